@@ -1,0 +1,5 @@
+"""`python -m scanner` is `media-scanner`."""
+
+from scanner.cli.main import main
+
+main()

@@ -1,0 +1,82 @@
+"""Documents that are encrypted where clamd does not say so: PDF and Office in OLE2 (ODF is in `zip`)."""
+
+from __future__ import annotations
+
+import re
+
+from scanner.containers.embedded import contains_container
+from scanner.containers.inspection import Inspection, Part, Unsure, require
+from scanner.containers.zip import check_zip, ends_as_zip, without_rest
+from scanner.verdict import Reason
+
+_OVERLAP = 8 * 1024
+_ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
+
+# A name may be written with any of its characters as #xx (ISO 32000-1, 7.3.5).
+_ENCRYPT = re.compile(
+    b"/" + b"".join(b"(?:%c|#%02x|#%02X)" % (c, c, c) for c in b"Encrypt") + rb"(?![A-Za-z#])"
+)
+_OBJECT = re.compile(rb"(?:^|[\r\n]|endobj)\s*\d+\s+\d+\s+obj\b")
+_STREAM = re.compile(rb"(?<!end)stream\r?\n")
+_STRING = re.compile(rb"\((?:[^()\\]|\\.)*\)", re.DOTALL)
+_HEXADECIMAL = re.compile(rb"(?<!<)<[0-9A-Fa-f\s]*>(?!>)")
+_COMMENT = re.compile(rb"%[^\r\n]*")
+_DICTIONARY = re.compile(rb"<<[^<>]*>>")
+_FILTER = re.compile(rb"/Filter\s*\[?\s*/(?!Crypt\b)[A-Za-z]")
+_METADATA = re.compile(rb"/Type\s*/Metadata\b")
+_PLAIN_METADATA = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xpacket")
+_EMPTY = re.compile(rb"\s*endstream")
+
+
+def check_ole2(part: Part, inspection: Inspection) -> None:
+    """Raises Unsure for an Office document behind a password ([MS-OFFCRYPTO] 2.3).
+
+    One that ends in a ZIP (an embedded .xlsx) must be plain as such, too.
+    """
+    require(not contains_container(part))
+    if ends_as_zip(part):
+        check_zip(without_rest(part), inspection)
+    for _, step in part.steps(overlap=len(_ENCRYPTED_PACKAGE)):
+        require(_ENCRYPTED_PACKAGE not in step, Reason.ENCRYPTED_DOCUMENT)
+
+
+def check_pdf(part: Part, _inspection: Inspection) -> None:
+    """Raises Unsure for an encrypted PDF with a stream that clamd does not decrypt: one without a filter.
+
+    Other encrypted PDFs are clamd's: it opens them, or says that it cannot (facts/security.md, section 2).
+    """
+    if not any(_ENCRYPT.search(step) for _, step in part.steps(overlap=64)):
+        return
+    for begin, step in part.steps(overlap=_OVERLAP):
+        for match in _STREAM.finditer(step):
+            _check_stream(part, begin + match.start(), step[match.end() : match.end() + 64])
+
+
+def _check_stream(part: Part, position: int, data: bytes) -> None:
+    begin = max(0, position - _OVERLAP)
+    dictionary = _outermost(part.read(begin, position - begin))
+    if _FILTER.search(dictionary) or _EMPTY.match(data):
+        return
+    if not (_METADATA.search(dictionary) and _PLAIN_METADATA.match(data)):
+        raise Unsure(Reason.ENCRYPTED_DOCUMENT)
+
+
+def _outermost(text: bytes) -> bytes:
+    """The dictionary that ends `text`, without strings, comments and the dictionaries inside it.
+
+    Nothing where that is not certain.
+    """
+    headers = list(_OBJECT.finditer(text))
+    dictionary = _without(_STRING, text[headers[-1].end() :] if headers else b"")
+    if b"(" in dictionary or b")" in dictionary:
+        return b""
+    dictionary = _HEXADECIMAL.sub(b" ", _COMMENT.sub(b" ", dictionary)).strip()
+    return _without(_DICTIONARY, dictionary.removeprefix(b"<<").removesuffix(b">>"))
+
+
+def _without(nested: re.Pattern[bytes], text: bytes) -> bytes:
+    """Remove matches from the innermost to the outermost."""
+    found = 1
+    while found:
+        text, found = nested.subn(b" ", text)
+    return text

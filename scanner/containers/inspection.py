@@ -1,0 +1,169 @@
+"""Looking into one file: its bytes (`Part`), what that may cost (`Inspection`), how it ends (`Unsure`).
+
+The rules of this module: a format raises `Unsure` as soon as somebody else might see in a file what clamd
+does not, and returns where clamd certainly sees everything. Hostile input costs a bounded number of
+members, bytes, nested containers and seconds; bytes are touched in steps that let the event loop in.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+from scanner.verdict import Reason
+
+if TYPE_CHECKING:
+    import mmap
+
+    Data = mmap.mmap | bytes | bytearray
+
+STEP = 256 * 1024
+# As clamd's own MaxFiles and MaxScanSize (facts/security.md, section 2): beyond them it says so itself.
+MAX_MEMBERS = 10_000
+MAX_INFLATED = 400 * 1024 * 1024
+# Nested containers are held whole, all levels together; other members as far as 7-Zip searches them.
+MAX_HELD = 64 * 1024 * 1024
+SEARCHED = 8 * 1024 * 1024 + 64 * 1024
+MAX_DEPTH = 8
+# No innocent member above 50 MiB is packed tighter than 1:200 (facts/archives.md).
+RATIO_COUNTS_FROM = 50 * 1024 * 1024
+MAX_RATIO = 200
+
+
+class Unsure(Exception):
+    """Clamd may not see what others see; `reason` is the report's."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def ambiguous(*_: object) -> NoReturn:
+    """Clamd does not open this, or two readers may see different things in it."""
+    raise Unsure(Reason.AMBIGUOUS)
+
+
+def require(condition: object, reason: Reason = Reason.AMBIGUOUS) -> None:
+    """Raise Unsure unless `condition` holds."""
+    if not condition:
+        raise Unsure(reason)
+
+
+class Part:
+    """A run of bytes inside a map or a buffer, without a copy. Offsets are relative to its start."""
+
+    __slots__ = ("_data", "_start", "size")
+
+    def __init__(self, data: Data, start: int = 0, size: int | None = None) -> None:
+        self._data = data
+        self._start = start
+        self.size = len(data) - start if size is None else size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes, fewer where the part ends, none outside of it."""
+        if offset < 0 or offset >= self.size:
+            return b""
+        begin = self._start + offset
+        return bytes(self._data[begin : begin + max(0, min(length, self.size - offset))])
+
+    def slice(self, offset: int, size: int) -> Part:
+        """The part inside this one; Unsure (damaged) where it does not fit."""
+        require(offset >= 0 and 0 <= size <= self.size - offset, Reason.DAMAGED)
+        return Part(self._data, self._start + offset, size)
+
+    def steps(self, offset: int = 0, overlap: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Offset and bytes of one step after the other; each sees `overlap` bytes of the next."""
+        for begin in range(offset, self.size, STEP):
+            yield begin, self.read(begin, STEP + overlap)
+
+    def tail(self, length: int) -> tuple[int, bytes]:
+        """The last `length` bytes and where they begin."""
+        begin = max(0, self.size - length)
+        return begin, self.read(begin, length)
+
+    def zeros(self, offset: int) -> bool:
+        """Whether nothing but zeros follows."""
+        return not any(piece.strip(b"\0") for _, piece in self.steps(offset))
+
+    def crc32(self) -> int:
+        """CRC-32 of all bytes."""
+        crc = 0
+        for _, piece in self.steps():
+            crc = zlib.crc32(piece, crc)
+        return crc
+
+
+Check = Callable[[Part, "Inspection"], None]
+Recognise = Callable[[Part], Check | None]
+
+
+class Inspection:
+    """What looking into one file has cost so far, nested containers included.
+
+    `by_ends` and `by_inside` give the check for a part's format, or None where it is no container that can
+    be told so; `deadline` is on the monotonic clock.
+    """
+
+    def __init__(self, by_ends: Recognise, by_inside: Recognise, deadline: float) -> None:
+        self._by_ends = by_ends
+        self._by_inside = by_inside
+        self._deadline = deadline
+        self._members = 0
+        self._inflated = 0
+        self._held = 0
+        self._depth = 0
+
+    def look_into(self, part: Part) -> None:
+        """Judge a part, whatever it is, like a file of its own; raises Unsure."""
+        check = self._by_ends(part) or self._by_inside(part)
+        if check is None:
+            return
+        require(self._depth <= MAX_DEPTH, Reason.LIMIT)
+        self._depth += 1
+        check(part, self)
+        self._depth -= 1
+
+    def unpack(self, pieces: Iterable[bytes], packed_size: int) -> tuple[int, int]:
+        """Look into what the pieces add up to; gives its size and CRC-32."""
+        held, size, crc, limit = bytearray(), 0, 0, SEARCHED
+        for piece in pieces:
+            self.spend(len(piece))
+            if not size and self._by_ends(Part(piece)) is not None:
+                limit = MAX_HELD
+            size += len(piece)
+            crc = zlib.crc32(piece, crc)
+            _require_ratio(size, packed_size)
+            held += piece[: max(0, limit + len(piece) - size)]
+        whole = len(held) == size
+        require(whole or limit == SEARCHED, Reason.LIMIT)
+        self.look_into_held(held, [len(held)])
+        return size, crc
+
+    def member(self) -> None:
+        """Another member; Unsure (limit) where they are too many."""
+        self._members += 1
+        require(self._members <= MAX_MEMBERS, Reason.LIMIT)
+        require(time.monotonic() < self._deadline, Reason.LIMIT)
+
+    def spend(self, size: int) -> None:
+        """So many more bytes were unpacked."""
+        self._inflated += size
+        require(self._inflated <= MAX_INFLATED, Reason.LIMIT)
+        require(time.monotonic() < self._deadline, Reason.LIMIT)
+
+    def look_into_held(self, content: bytes | bytearray, sizes: Iterable[int]) -> None:
+        """Judge unpacked members that lie side by side in `content`; Unsure unless they fill it."""
+        self._held += len(content)
+        require(self._held <= MAX_HELD, Reason.LIMIT)
+        whole, offset = Part(content), 0
+        for size in sizes:
+            self.look_into(whole.slice(offset, size))
+            offset += size
+        require(offset == whole.size, Reason.DAMAGED)
+        self._held -= len(content)
+
+
+def _require_ratio(size: int, packed_size: int) -> None:
+    require(size <= RATIO_COUNTS_FROM or size <= MAX_RATIO * packed_size, Reason.LIMIT)

@@ -1,0 +1,74 @@
+"""tar as all readers agree on it: sound headers of known types, sizes that say one thing, a proper end.
+
+ustar, old GNU, pax and v7. Not plain: sparse files, sizes beyond the octal field, anything behind the end.
+"""
+
+from __future__ import annotations
+
+import re
+
+from scanner.containers.inspection import Inspection, Part, ambiguous, require
+from scanner.verdict import Reason
+
+BLOCK = 512
+_CHECKSUM = slice(148, 156)
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
+_FILES, _EMPTY, _TEXTS = b"\x0007", b"123456", b"LKxg"
+# These change what a reader takes from the headers or the data that follow.
+_UNSURE_KEYS = re.compile(rb"(?:^|\n)\d+ (?:size|hdrcharset|GNU\.sparse\.[^=]*|SCHILY\.realsize)=")
+_MAX_TEXT = 1024 * 1024
+
+
+# Clamd goes by these first bytes, and not by the header's magic (`.ftm` signatures, 1.4.6).
+_TAKEN_FOR_OTHERS = re.compile(
+    rb"[\0-\x1f]|[A-Za-z-]+: |From |>From|#@~|%|\(This|\.RMF|0707|7z|ALZ|BM|BZh|[CFZ]WS|EGGA|ER|GIF|HWP|Hi\. "
+    rb"|ID3|II|ITSF|MM|MSCF|MZ|OggS|PK|RIF|Rar!|SIP-|SQLite|SYMC|SZDD|X-|\[ali|begin |xar!|[{<]|`|\xef\xbb"
+)
+
+
+def is_header(block: bytes) -> bool:
+    """Whether these 512 bytes are a tar header with a right checksum."""
+    if len(block) < BLOCK or block[0] == 0:
+        return False
+    said = _octal(block[_CHECKSUM])
+    return said is not None and said == sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+
+
+def check_tar(part: Part, inspection: Inspection) -> None:
+    """Raises Unsure unless every reader sees in this tar what clamd sees."""
+    name = part.read(0, 100).rstrip(b"\0")
+    require(not _TAKEN_FOR_OTHERS.match(name) and _is_utf8(name))
+    offset = 0
+    while (block := part.read(offset, BLOCK)).strip(b"\0"):
+        inspection.member()
+        require(is_header(block), Reason.DAMAGED)
+        size = _octal(block[124:136])
+        if size is None:
+            ambiguous()
+        _check_entry(block[156:157], part.slice(offset + BLOCK, size), inspection)
+        offset += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
+    require(part.size - offset >= 2 * BLOCK, Reason.DAMAGED)
+    require(part.size % BLOCK == 0 and part.zeros(offset))
+
+
+def _check_entry(kind: bytes, data: Part, inspection: Inspection) -> None:
+    if kind in _FILES:
+        inspection.look_into(data)
+    elif kind in _EMPTY:
+        require(not data.size)
+    else:
+        require(kind in _TEXTS and data.size <= _MAX_TEXT)
+        require(not _UNSURE_KEYS.search(data.read(0, _MAX_TEXT)))
+
+
+def _octal(field: bytes) -> int | None:
+    match = _OCTAL.fullmatch(field)
+    return int(match[1], 8) if match else None
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

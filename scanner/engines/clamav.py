@@ -1,0 +1,95 @@
+"""The ClamAV engine: a pool of clamds, any of which will do.
+
+The rules of this module: the least busy clamd that is up and trusted is asked; one failure is retried on
+another, if less than half of the time is used; a clamd that the canary caught lying is not asked; where the
+embedded test set is all there is, nothing is clean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Self
+
+from scanner.engines.clamd_backend import Clamd, ClamdBackend
+from scanner.engines.clamd_findings import ENGINE
+from scanner.errors import EngineError
+from scanner.events import Publish
+from scanner.media import Sample
+from scanner.verdict import Outcome, Reason, Report
+
+
+class ClamAV:
+    """ClamAV behind one or several clamds; times are in seconds.
+
+    A clamd that has nothing but the embedded test set is not asked unless `accept_test_signatures`.
+    """
+
+    name = ENGINE
+
+    def __init__(
+        self,
+        clamds: Sequence[Clamd],
+        *,
+        publish: Publish,
+        scan_timeout: float = 25.0,
+        signature_poll: float = 5.0,
+        accept_test_signatures: bool = False,
+    ) -> None:
+        self.backends = tuple(
+            ClamdBackend(clamd, publish=publish, scan_timeout=scan_timeout) for clamd in clamds
+        )
+        self._scan_timeout = scan_timeout
+        self._signature_poll = signature_poll
+        self._accept_test_signatures = accept_test_signatures
+        self._watches = asyncio.TaskGroup()
+        self._watching: tuple[asyncio.Task[None], ...] = ()
+
+    async def __aenter__(self) -> Self:
+        await self._watches.__aenter__()
+        self._watching = tuple(
+            self._watches.create_task(backend.watch(self._signature_poll)) for backend in self.backends
+        )
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        for watch in self._watching:
+            watch.cancel()
+        await self._watches.__aexit__(None, None, None)
+
+    def versions(self) -> frozenset[str]:
+        """Of the clamds that are up; of all that may be asked while none is up."""
+        usable = self._usable()
+        in_force = [backend for backend in usable if backend.up] or usable
+        return frozenset(backend.identity for backend in in_force if backend.identity is not None)
+
+    async def scan(self, sample: Sample) -> Report:
+        """Judge `sample` on one clamd, or a second one; raises EngineError."""
+        usable = self._usable()
+        if not usable:
+            return Report(ENGINE, Outcome.FAILED, reason=self._why_none())
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._scan_timeout
+        backend = min(usable, key=_reluctance)
+        try:
+            return await backend.scan(sample, deadline)
+        except EngineError:
+            others = [other for other in self._usable() if other is not backend]
+            if not others or now() > deadline - self._scan_timeout / 2:
+                raise
+            return await min(others, key=_reluctance).scan(sample, deadline)
+
+    def _usable(self) -> list[ClamdBackend]:
+        return [backend for backend in self.backends if backend.trusted and self._accepts(backend)]
+
+    def _accepts(self, backend: ClamdBackend) -> bool:
+        return self._accept_test_signatures or not backend.has_test_signatures()
+
+    def _why_none(self) -> Reason:
+        accepted = any(self._accepts(backend) for backend in self.backends)
+        return Reason.CANARY if accepted else Reason.TEST_SIGNATURES
+
+
+def _reluctance(backend: ClamdBackend) -> tuple[bool, int, float]:
+    """The lower, the sooner a clamd is asked: up, least busy, longest without a failure."""
+    return not backend.up, backend.in_flight, backend.failed_at

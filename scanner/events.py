@@ -1,0 +1,221 @@
+"""What happened, as frozen values, and the bus that hands them to the sinks.
+
+Nothing else counts or logs: metrics and logs are both sinks of these. No event holds a key, a token or
+plaintext.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scanner.media import MediaRef
+    from scanner.verdict import Decision, Verdict
+
+
+class Source(StrEnum):
+    """What a sample was inspected for; a metric label."""
+
+    DOWNLOAD = "download"
+    SCAN = "scan"
+    THUMBNAIL = "thumbnail"
+    CANARY = "canary"
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """The audit fields of one request for one media."""
+
+    ref: MediaRef
+    source: Source
+    encrypted: bool
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An HTTP answer went out. `route` is the route's template, `reason` the error's, if any."""
+
+    route: str
+    method: str
+    code: int
+    seconds: float
+    request_id: str
+    reason: str | None = None
+    ref: MediaRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A request was turned away. `cause`: overload, too_large, shutdown or timeout."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest:
+    """A peer sent what is no HTTP; the bytes are not kept, a token may be among them."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """A bug of ours failed one request. `where` is file, line and function; no values."""
+
+    route: str
+    problem: str
+    where: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAnswered:
+    """The homeserver answered or failed: `code` is its HTTP status, or `error` or `timeout`."""
+
+    upstream: str
+    code: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimed:
+    """One stage of a scan ended. `stage`: queue, fetch, decrypt, engine or total."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecryptFailed:
+    """`cause`: hash, key, body or version."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictLookedUp:
+    """A verdict store was asked. `result`: hit, miss or stale."""
+
+    tier: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlightJoined:
+    """A request joined work that was already under way. `scope`: local or shared."""
+
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAnswered:
+    """An engine's backend answered. `result`: clean, found, error, timeout, limit or eof."""
+
+    engine: str
+    backend: str
+    result: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailed:
+    """An engine raised or could not answer; becomes a FAILED report."""
+
+    engine: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendChanged:
+    """A backend went up or down, or has another version, transport or database. `state` is one word."""
+
+    engine: str
+    backend: str
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """The engines judged a content (no recalled verdict)."""
+
+    source: Source
+    encrypted: bool
+    size: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """Somebody asked for infected media. `seconds` is how long the request took so far."""
+
+    occasion: Occasion
+    verdict: Verdict
+    decision: Decision
+    size: int | None
+    ciphertext_sha256: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRan:
+    """The canary was asked of one backend. `passed` is None where it got no answer."""
+
+    backend: str
+    passed: bool | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """A verdict store could not read or write; requests go on without it."""
+
+    store: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessChanged:
+    """A child process of ours started, ended or is tried again. `state` is one word."""
+
+    process: str
+    state: str
+    detail: str = ""
+
+
+Event = (
+    Answered
+    | Rejected
+    | BadRequest
+    | Crashed
+    | UpstreamAnswered
+    | StageTimed
+    | DecryptFailed
+    | VerdictLookedUp
+    | FlightJoined
+    | EngineAnswered
+    | EngineFailed
+    | BackendChanged
+    | Scanned
+    | Detected
+    | CanaryRan
+    | StoreFailed
+    | ProcessChanged
+)
+Publish = Callable[[Event], None]
+
+
+class Bus:
+    """Hands every event to every sink, in order, at once."""
+
+    def __init__(self, sinks: Sequence[Publish]) -> None:
+        self._sinks = tuple(sinks)
+
+    def publish(self, event: Event) -> None:
+        """Sinks do not block and do not raise."""
+        for sink in self._sinks:
+            sink(event)

@@ -1,0 +1,310 @@
+"""Media as they travel (`Body`) and as engines see them (`Sample`).
+
+The rules of this module: bytes live in memory files only, sealed as soon as they are complete; the
+plaintext of an encrypted attachment exists only inside `Sample.opened`; every reader gets a descriptor
+of its own, because a shared one shares its offset (facts/python.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import mmap
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from scanner.errors import InvalidMedia, Unavailable
+
+if TYPE_CHECKING:
+    from scanner.crypto.attachment import AttachmentKey
+
+Bytes = bytes | memoryview
+Mapped = mmap.mmap | bytes
+
+# Hashing and decrypting this much takes well under 1 ms: what the event loop may be held for.
+STEP = 256 * 1024
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+# Server names per the Matrix spec, appendix "Server Name"; media IDs per "Matrix Content (mxc://) URIs".
+_DNS_NAME = r"[A-Za-z0-9-][A-Za-z0-9.-]{0,254}"
+_IPV6 = r"\[[0-9A-Fa-f:.]{2,45}\]"
+_SERVER_NAME = re.compile(rf"(?:{_DNS_NAME}|{_IPV6})(?::[0-9]{{1,5}})?")
+_MEDIA_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_MAX_SERVER_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRef:
+    """A media ID on its origin; nothing that the spec's grammar does not allow can be one.
+
+    A server name must not start with a dot either: `..` is grammatical, and URL libraries resolve it.
+    """
+
+    origin: str
+    media_id: str
+
+    def __post_init__(self) -> None:
+        if len(self.origin) > _MAX_SERVER_NAME or not _SERVER_NAME.fullmatch(self.origin):
+            raise InvalidMedia("not a valid server name")
+        if not _MEDIA_ID.fullmatch(self.media_id):
+            raise InvalidMedia("not a valid media ID")
+
+    @classmethod
+    def from_mxc(cls, uri: str) -> Self:
+        """Parse `mxc://origin/media_id`; raises InvalidMedia."""
+        scheme, _, rest = uri.partition("://")
+        origin, slash, media_id = rest.partition("/")
+        if scheme != "mxc" or not slash:
+            raise InvalidMedia("not a valid mxc:// URI")
+        return cls(origin, media_id)
+
+    def __str__(self) -> str:
+        return f"mxc://{self.origin}/{self.media_id}"
+
+
+class Progress(Protocol):
+    """How many bytes a reader has taken so far."""
+
+    taken: int
+
+
+class Room(Protocol):
+    """The part of the memory budget that a body lives in (`admission.Reservation`)."""
+
+    def shrink(self, size: int) -> None:
+        """The body turned out to need only `size` bytes."""
+        ...
+
+    def close(self) -> None:
+        """The body is gone."""
+        ...
+
+    def lend(self, cut: Callable[[], None]) -> AbstractContextManager[Progress]:
+        """The body goes out to a reader, who may be `cut` when too slow."""
+        ...
+
+
+class Body:
+    """Complete media bytes in a sealed memory file, inside a share of the memory budget.
+
+    Reference-counted: the maker holds one reference, `retain` adds one, and the last `release` closes
+    the file and gives the share back. `size` is in bytes, `sha256` is the digest.
+    """
+
+    __slots__ = ("_fd", "_references", "content_type", "disposition", "room", "sha256", "size")
+
+    def __init__(
+        self,
+        fd: int,
+        size: int,
+        sha256: bytes,
+        room: Room | None,
+        content_type: str = "application/octet-stream",
+        disposition: str | None = None,
+    ) -> None:
+        self._fd = fd
+        self.room = room
+        self._references = 1
+        self.size = size
+        self.sha256 = sha256
+        self.content_type = content_type
+        self.disposition = disposition
+
+    def retain(self) -> Self:
+        """One more holder; each must `release` once."""
+        if not self._references:
+            raise RuntimeError("a closed body cannot be retained")
+        self._references += 1
+        return self
+
+    def release(self) -> None:
+        """One holder less."""
+        self._references -= 1
+        if self._references == 0:
+            os.close(self._fd)
+            if self.room is not None:
+                self.room.close()
+
+    @contextmanager
+    def as_file(self) -> Iterator[int]:
+        """A read-only descriptor with an offset of its own."""
+        with reopened(self._fd) as fd:
+            yield fd
+
+    def view(self) -> memoryview:
+        """All bytes, without a copy; stays valid as long as it is referenced."""
+        return memoryview(mapped(self._fd, self.size))
+
+
+class BodyWriter:
+    """Collects the pieces of a body as they arrive, hashing them on the way.
+
+    It owns `room` from the start: where no memory file can be had, the room is given back.
+    """
+
+    __slots__ = ("_fd", "_hash", "_room", "size")
+
+    def __init__(self, room: Room | None = None) -> None:
+        self._hash = hashlib.sha256()
+        self._room = room
+        self.size = 0
+        try:
+            self._fd = memory_file()
+        except Unavailable:
+            self._give_room_back()
+            raise
+
+    def write(self, piece: Bytes) -> None:
+        """Append `piece`."""
+        self._hash.update(piece)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+        self.size += len(piece)
+
+    def seal(self, content_type: str = "application/octet-stream", disposition: str | None = None) -> Body:
+        """The complete body; the writer is used up. `content_type` and `disposition` are as declared."""
+        seal(self._fd)
+        if self._room is not None:
+            self._room.shrink(self.size)
+        return Body(self._fd, self.size, self._hash.digest(), self._room, content_type, disposition)
+
+    def discard(self) -> None:
+        """Give everything back without a body."""
+        os.close(self._fd)
+        self._give_room_back()
+
+    def _give_room_back(self) -> None:
+        if self._room is not None:
+            self._room.close()
+
+
+class Sample:
+    """What engines see of a body: the plaintext, where a key came with it.
+
+    Making one verifies the ciphertext's hash, so that a tampered body never becomes a sample. For an
+    encrypted one `head`, `as_file` and `mapped` work only inside `opened`.
+    """
+
+    __slots__ = ("_digest", "_key", "_plaintext", "body", "size")
+
+    def __init__(self, body: Body, key: AttachmentKey | None = None) -> None:
+        if key is not None:
+            key.check(body.size, body.sha256)
+        self.body = body
+        self.size = body.size
+        self._key = key
+        self._plaintext: int | None = None
+        self._digest: bytes | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the body is ciphertext that we hold the key of."""
+        return self._key is not None
+
+    async def digest(self) -> bytes:
+        """SHA-256 of the plaintext, computed once, in steps that do not hold the event loop."""
+        if self._key is None:
+            return self.body.sha256
+        if self._digest is None:
+            sha256 = hashlib.sha256()
+            scratch = memoryview(bytearray(min(STEP, self.size)))
+            async for piece in _decrypted(self.body, self._key, lambda offset, length: scratch[:length]):
+                sha256.update(piece)
+            self._digest = sha256.digest()
+        return self._digest
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Hold the plaintext in a sealed memory file; only while a scan slot is held."""
+        if self._key is None:
+            yield
+            return
+        fd = memory_file()
+        try:
+            await _decrypt_into(fd, self.body, self._key)
+            self._plaintext = fd
+            yield
+        finally:
+            self._plaintext = None
+            os.close(fd)
+
+    def head(self, length: int) -> bytes:
+        """The first `length` bytes, or fewer."""
+        with self.as_file() as fd:
+            return os.pread(fd, length, 0)
+
+    @contextmanager
+    def as_file(self) -> Iterator[int]:
+        """A fresh read-only descriptor of the sealed file."""
+        if self._key is None:
+            with self.body.as_file() as fd:
+                yield fd
+            return
+        if self._plaintext is None:
+            raise RuntimeError("an encrypted sample must be opened first")
+        with reopened(self._plaintext) as fd:
+            yield fd
+
+    @contextmanager
+    def mapped(self) -> Iterator[Mapped]:
+        """All bytes as a read-only map with `find`, `rfind` and slices (or `bytes` where there are none)."""
+        with self.as_file() as fd:
+            yield mapped(fd, self.size)
+
+
+async def _decrypt_into(fd: int, body: Body, key: AttachmentKey) -> None:
+    if body.size:
+        os.ftruncate(fd, body.size)
+        with mmap.mmap(fd, body.size) as plaintext, memoryview(plaintext) as view:
+            async for piece in _decrypted(body, key, lambda offset, length: view[offset : offset + length]):
+                piece.release()
+    seal(fd)
+
+
+async def _decrypted(
+    body: Body, key: AttachmentKey, target: Callable[[int, int], memoryview]
+) -> AsyncIterator[memoryview]:
+    """Decrypt step by step into what `target(offset, length)` gives, letting others run in between."""
+    decryptor = key.decryptor()
+    ciphertext = body.view()
+    for offset in range(0, body.size, STEP):
+        piece = ciphertext[offset : offset + STEP]
+        plaintext = target(offset, len(piece))
+        decryptor.decrypt_into(piece, plaintext)
+        yield plaintext
+        if offset + STEP < body.size:
+            await asyncio.sleep(0)
+
+
+def memory_file() -> int:
+    """A new, empty, sealable memory file; a descriptor. Raises Unavailable where there is none left."""
+    try:
+        return os.memfd_create("media", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError:
+        raise Unavailable("too many files are open, try again", "overload") from None
+
+
+def seal(fd: int) -> None:
+    """From here on nobody can change the file, we included."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+
+
+@contextmanager
+def reopened(fd: int) -> Iterator[int]:
+    """The same file through a new read-only descriptor."""
+    fresh = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fresh
+    finally:
+        os.close(fresh)
+
+
+def mapped(fd: int, size: int) -> Mapped:
+    """The file's bytes, read-only; an empty file cannot be mapped."""
+    return mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""

@@ -1,0 +1,207 @@
+"""The story: a sample comes in, a verdict goes out. No HTTP, no files, no configuration.
+
+    content -> known? -> one scan per content -> a slot -> plaintext -> engines -> verdict -> remembered
+
+Nothing is clean unless the engines said so about exactly these bytes; an engine that fails makes the
+verdict FAILED, and a failed verdict is never remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from scanner.admission import Slots
+from scanner.errors import EngineError, Unavailable
+from scanner.events import (
+    EngineFailed,
+    FlightJoined,
+    Occasion,
+    Publish,
+    Scanned,
+    StageTimed,
+    VerdictLookedUp,
+)
+from scanner.media import STEP, MediaRef, Sample
+from scanner.ports import Engine, VerdictCache
+from scanner.single_flight import SingleFlight
+from scanner.verdict import (
+    Alias,
+    ContentId,
+    Hashes,
+    IndexSecret,
+    Outcome,
+    Reason,
+    Report,
+    Verdict,
+    verdict_key,
+)
+
+Identify = Callable[[Sample], Awaitable[str]]
+
+# A file that took too long may be judged in time when there is less to do.
+_TIME_LIMIT_TTL = 600.0
+_FAILURES = {
+    "timeout": Reason.ENGINE_TIMEOUT,
+    "eof": Reason.ENGINE_UNAVAILABLE,
+    "unavailable": Reason.ENGINE_UNAVAILABLE,
+}
+
+
+class Pipeline:
+    """Judges samples with all engines, each content once per set of engine versions."""
+
+    def __init__(
+        self,
+        *,
+        engines: Sequence[Engine],
+        cache: VerdictCache,
+        slots: Slots,
+        index: IndexSecret,
+        identify: Identify,
+        publish: Publish,
+        clean_ttl: float,
+    ) -> None:
+        self._engines = tuple(engines)
+        self._cache = cache
+        self._slots = slots
+        self._index = index
+        self._identify = identify
+        self._publish = publish
+        self._clean_ttl = clean_ttl
+        self._flights: SingleFlight[ContentId, Verdict] = SingleFlight(
+            joined=lambda: publish(FlightJoined("local"))
+        )
+
+    async def recall(self, ref: MediaRef, attachment: bytes) -> Verdict | None:
+        """What is known of an encrypted attachment before its bytes are here. Never an access grant."""
+        content = await self._cache.content(self._alias(ref, attachment))
+        return None if content is None else await self._known(content, seen=True)
+
+    async def inspect(
+        self, occasion: Occasion, sample: Sample, deadline: float, attachment: bytes | None = None
+    ) -> Verdict:
+        """The verdict on `sample`; `deadline` is in the event loop's time.
+
+        `attachment` is what names an encrypted one, its bytes having come from `occasion.ref`. Raises
+        Unavailable where no verdict can be had in time.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                content, seen = await self._content(occasion.ref, sample, attachment)
+                known = await self._known(content, seen=seen)
+                if known is not None:
+                    return known
+                flight = self._flights.join(content, lambda: self._scan(occasion, sample, content))
+                async with flight as verdict:
+                    return verdict
+        except TimeoutError:
+            raise Unavailable("not scanned in time, try again", "timeout") from None
+
+    async def _content(
+        self, ref: MediaRef, sample: Sample, attachment: bytes | None
+    ) -> tuple[ContentId, bool]:
+        """What the sample is, and whether this very attachment was seen before."""
+        if attachment is None:
+            return self._index.content(await sample.digest()), False
+        alias = self._alias(ref, attachment)
+        content = await self._cache.content(alias)
+        if content is not None:
+            return content, True
+        with self._timed("decrypt"):
+            content = self._index.content(await sample.digest())
+        await self._cache.link(alias, content)
+        return content, False
+
+    def _alias(self, ref: MediaRef, attachment: bytes) -> Alias:
+        return self._index.alias(ref.origin, ref.media_id, attachment)
+
+    async def _known(self, content: ContentId, *, seen: bool) -> Verdict | None:
+        for versions in self._possible_versions():
+            verdict = await self._cache.verdict(verdict_key(content, versions))
+            if verdict is not None:
+                self._publish(VerdictLookedUp(self._cache.name, "hit"))
+                return verdict
+        self._publish(VerdictLookedUp(self._cache.name, "stale" if seen else "miss"))
+        return None
+
+    def _possible_versions(self) -> Iterator[Mapping[str, str]]:
+        names = [engine.name for engine in self._engines]
+        for versions in itertools.product(*(sorted(engine.versions()) for engine in self._engines)):
+            yield dict(zip(names, versions, strict=True))
+
+    async def _scan(self, occasion: Occasion, sample: Sample, content: ContentId) -> Verdict:
+        body = sample.body.retain()  # whoever asked first may leave before the scan ends
+        try:
+            verdict = await self._judge(sample)
+        finally:
+            body.release()
+        self._publish(Scanned(occasion.source, occasion.encrypted, sample.size, verdict))
+        if verdict.conclusive and verdict.versions is not None:
+            key = verdict_key(content, verdict.versions)
+            await self._cache.remember(key, verdict, self._lifetime(verdict))
+        return verdict
+
+    async def _judge(self, sample: Sample) -> Verdict:
+        queued = time.monotonic()
+        async with self._slots.slot(sample.size):
+            self._publish(StageTimed("queue", time.monotonic() - queued))
+            with self._timed("engine"):
+                async with sample.opened():
+                    reports = await asyncio.gather(*(self._ask(engine, sample) for engine in self._engines))
+                    return await self._verdict(tuple(reports), sample)
+
+    async def _ask(self, engine: Engine, sample: Sample) -> Report:
+        try:
+            return await engine.scan(sample)
+        except EngineError as problem:
+            self._publish(EngineFailed(engine.name, problem.info))
+            reason = _FAILURES.get(problem.result, Reason.ENGINE_ERROR)
+        except (Exception, asyncio.CancelledError) as problem:
+            if _is_ours(problem):
+                raise
+            self._publish(EngineFailed(engine.name, type(problem).__name__))
+            reason = Reason.ENGINE_ERROR
+        return Report(engine.name, Outcome.FAILED, reason=reason)
+
+    async def _verdict(self, reports: tuple[Report, ...], sample: Sample) -> Verdict:
+        verdict = Verdict(reports, judged_at=time.time())
+        if verdict.outcome is not Outcome.INFECTED:
+            return verdict
+        try:
+            mime_type = await self._identify(sample)
+        except EngineError:
+            mime_type = verdict.mime_type
+        return Verdict(reports, verdict.judged_at, mime_type, await _hashes(sample))
+
+    def _lifetime(self, verdict: Verdict) -> float:
+        out_of_time = any(report.reason is Reason.TIME_LIMIT for report in verdict.reports)
+        return min(_TIME_LIMIT_TTL, self._clean_ttl) if out_of_time else self._clean_ttl
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._publish(StageTimed(stage, time.monotonic() - began))
+
+
+def _is_ours(problem: BaseException) -> bool:
+    """Whether this scan was cancelled, and not something inside the engine."""
+    task = asyncio.current_task()
+    return isinstance(problem, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+async def _hashes(sample: Sample) -> Hashes:
+    digests = hashlib.sha256(), hashlib.sha1(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
+    with sample.mapped() as data:
+        for offset in range(0, sample.size, STEP):
+            piece = data[offset : offset + STEP]
+            for digest in digests:
+                digest.update(piece)
+            await asyncio.sleep(0)
+    sha256, sha1, md5 = (digest.hexdigest() for digest in digests)
+    return Hashes(sha256, sha1, md5)

@@ -1,0 +1,86 @@
+"""One piece of work per key, safe under cancellation.
+
+The rules: the work runs in a task of its own and belongs to nobody, so a caller that goes away takes
+nobody with it; when the last caller has gone the work is cancelled; what the work raises reaches only
+those who waited for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(slots=True)
+class _Flight(Generic[V]):
+    task: asyncio.Task[V]
+    callers: int = 0
+    landed: bool = False
+
+
+class SingleFlight(Generic[K, V]):
+    """Shares one result among all who ask for the same key while it is being made or used.
+
+    `dispose(value)` is called once, when the last user of a value has left.
+    """
+
+    def __init__(
+        self,
+        *,
+        dispose: Callable[[V], None] = lambda value: None,
+        joined: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._flights: dict[K, _Flight[V]] = {}
+        self._dispose = dispose
+        self._joined = joined
+
+    @asynccontextmanager
+    async def join(self, key: K, work: Callable[[], Awaitable[V]]) -> AsyncIterator[V]:
+        """The value of `work()`, made once for all concurrent callers, valid inside the block."""
+        flight = self._board(key, work)
+        try:
+            yield await asyncio.shield(flight.task)
+        finally:
+            self._leave(key, flight)
+
+    def _board(self, key: K, work: Callable[[], Awaitable[V]]) -> _Flight[V]:
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = _Flight(asyncio.ensure_future(_run(work)))
+            flight.task.add_done_callback(lambda task: self._landed(key, flight))
+            self._flights[key] = flight
+        else:
+            self._joined()
+        flight.callers += 1
+        return flight
+
+    def _landed(self, key: K, flight: _Flight[V]) -> None:
+        flight.landed = True
+        if flight.task.cancelled() or flight.task.exception() is not None:
+            self._forget(key, flight)
+        elif not flight.callers:
+            self._dispose(flight.task.result())
+
+    def _leave(self, key: K, flight: _Flight[V]) -> None:
+        flight.callers -= 1
+        if flight.callers:
+            return
+        self._forget(key, flight)
+        if not flight.task.done():
+            flight.task.cancel()
+        elif flight.landed and not flight.task.cancelled() and flight.task.exception() is None:
+            self._dispose(flight.task.result())
+
+    def _forget(self, key: K, flight: _Flight[V]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+
+async def _run(work: Callable[[], Awaitable[V]]) -> V:
+    return await work()

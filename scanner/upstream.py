@@ -1,0 +1,382 @@
+"""The media repository as we see it: one homeserver, asked with the caller's own token.
+
+The rules: headers are built, not relayed, in both directions; a token is never in a URL and never goes to
+another host; requests with the same endpoint, media, query and Authorization share one fetch, and
+nobody else's; a body is read only inside a share of the budget, and never past the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from scanner.admission import Budget
+from scanner.errors import (
+    AccessDenied,
+    MediaNotFound,
+    MediaTooLarge,
+    NotYetUploaded,
+    Throttled,
+    Unavailable,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamSilent,
+)
+from scanner.events import FlightJoined, Publish, StageTimed, UpstreamAnswered
+from scanner.media import Body, BodyWriter, MediaRef
+from scanner.single_flight import SingleFlight
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 3
+_OVERSHOOT = 64 * 1024  # kept beyond the limit at most
+_ERROR_BODY = 64 * 1024
+_REACHABLE_FOR = 10.0
+# How long to authorise by GET after a HEAD was refused what a GET then was given.
+_HEAD_DISTRUST = 3600.0
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
+
+class Endpoint(StrEnum):
+    """The two kinds of media that the homeserver hands out."""
+
+    DOWNLOAD = "download"
+    THUMBNAIL = "thumbnail"
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Seconds: until the response's head is complete, between two pieces, for the whole body."""
+
+    first_byte: float = 25.0
+    idle: float = 5.0
+    total: float = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRequest:
+    """What one caller asks of the homeserver. `filename` is percent-encoded, `query` is as it came."""
+
+    endpoint: Endpoint
+    ref: MediaRef
+    query: str = ""
+    filename: str | None = None
+    authorization: str | None = field(default=None, repr=False)
+    client_ip: str | None = field(default=None, compare=False)
+
+    @property
+    def caller(self) -> str:
+        """Whose turn it is in a queue."""
+        return self.authorization or self.client_ip or ""
+
+
+class Upstream:
+    """One homeserver, its connections and its timers."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        budget: Budget,
+        media_size: int,
+        timers: Timers,
+        redirect_hosts: frozenset[str],
+        publish: Publish,
+    ) -> None:
+        self._base = url.rstrip("/")
+        self._budget = budget
+        self._media_size = media_size
+        self._timers = timers
+        self._redirect_hosts = redirect_hosts
+        self._publish = publish
+        self._fetches: SingleFlight[MediaRequest, Body] = SingleFlight(
+            dispose=Body.release, joined=lambda: publish(FlightJoined("local"))
+        )
+        self._waiting_for_room: set[MediaRequest] = set()
+        self._head_distrusted_until = float("-inf")
+        self._reached_at = float("-inf")
+        self._reachable = False
+
+    async def __aenter__(self) -> Self:
+        self._stack = AsyncExitStack()
+        # HEADs have connections of their own: held downloads must not keep callers from being authorised.
+        self._session = await self._stack.enter_async_context(_session())
+        self._head_session = await self._stack.enter_async_context(_session())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def fetch(self, wanted: MediaRequest, deadline: float) -> AsyncIterator[Body]:
+        """The media's bytes, valid inside the block. Raises UpstreamError or Unavailable."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    flight = self._fetches.join(wanted, lambda: self._fetch(wanted))
+                    body = await stack.enter_async_context(flight)
+            except TimeoutError:
+                if wanted in self._waiting_for_room:
+                    raise Unavailable("too much media under way, try again", "timeout") from None
+                raise UpstreamSilent("the homeserver did not answer in time") from None
+            yield body
+
+    async def authorise(self, wanted: MediaRequest, deadline: float) -> None:
+        """Return if the homeserver gives this media to this caller; else raise UpstreamError.
+
+        Asks with HEAD; where that is not to be trusted, with a GET whose body is not read.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                if time.monotonic() < self._head_distrusted_until:
+                    await self._authorise_by_get(wanted)
+                elif not await self._authorised_by_head(wanted):
+                    await self._authorise_by_get(wanted)
+                    self._head_distrusted_until = time.monotonic() + _HEAD_DISTRUST
+        except TimeoutError:
+            raise UpstreamSilent("the homeserver did not answer in time") from None
+
+    async def reachable(self) -> bool:
+        """Whether the homeserver answers at all; asked every 10 s at most."""
+        now = time.monotonic()
+        if now - self._reached_at > _REACHABLE_FOR:
+            self._reached_at = now
+            try:
+                async with asyncio.timeout(5):
+                    url = URL(f"{self._base}/_matrix/client/versions", encoded=True)
+                    async with self._head_session.get(url, allow_redirects=False) as response:
+                        self._reachable = response.status < 500
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                self._reachable = False
+        return self._reachable
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    async def _fetch(self, wanted: MediaRequest) -> Body:
+        began = time.monotonic()
+        async with self._first_found("GET", wanted) as response:
+            body = await self._read(response, wanted)
+        self._publish(StageTimed("fetch", time.monotonic() - began))
+        return body
+
+    async def _authorised_by_head(self, wanted: MediaRequest) -> bool:
+        try:
+            async with self._first_found("HEAD", wanted):
+                return True
+        except (MediaNotFound, UpstreamFailed):
+            return False  # some answer 404, 405 or 501 to a HEAD on media that is there, or break off
+
+    async def _authorise_by_get(self, wanted: MediaRequest) -> None:
+        async with self._first_found("GET", wanted):
+            pass
+
+    @asynccontextmanager
+    async def _first_found(self, method: str, wanted: MediaRequest) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The media, from the first endpoint that knows it: with a token there is only one to ask."""
+        *earlier, last = self._urls(wanted)
+        for url in earlier:
+            async with self._answer(method, url, wanted) as response:
+                if _is_granted(method, response):
+                    yield response
+                    return
+                code = await _error_code(response)
+            if not _is_unknown_there(response.status, code):
+                raise _problem(response, code, wanted)
+        async with self._answer(method, last, wanted) as response:
+            if not _is_granted(method, response):
+                raise _problem(response, await _error_code(response), wanted)
+            yield response
+
+    def _urls(self, wanted: MediaRequest) -> list[URL]:
+        prefixes = ("client/v1/media",) if wanted.authorization else ("media/v3", "media/r0")
+        path = f"{wanted.endpoint}/{wanted.ref.origin}/{wanted.ref.media_id}"
+        if wanted.filename:
+            path += f"/{wanted.filename}"
+        if wanted.query:
+            path += f"?{wanted.query}"
+        return [URL(f"{self._base}/_matrix/{prefix}/{path}", encoded=True) for prefix in prefixes]
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, url: URL, wanted: MediaRequest
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One request and its response, redirects to listed hosts followed without the token."""
+        began = time.monotonic()
+        try:
+            response = await self._request(method, url, _headers(wanted))
+            for _ in range(_MAX_REDIRECTS):
+                if response.status not in _REDIRECTS or _is_granted(method, response):
+                    break
+                target = self._redirect_target(response)
+                response.close()
+                response = await self._request(method, target, _headers())
+        except UpstreamSilent:
+            self._publish(UpstreamAnswered("homeserver", "timeout", time.monotonic() - began))
+            raise
+        except UpstreamFailed:
+            self._publish(UpstreamAnswered("homeserver", "error", time.monotonic() - began))
+            raise
+        self._publish(UpstreamAnswered("homeserver", str(response.status), time.monotonic() - began))
+        try:
+            yield response
+        finally:
+            if response.content.at_eof():
+                response.release()
+            else:
+                response.close()
+
+    async def _request(self, method: str, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        session = self._head_session if method == "HEAD" else self._session
+        with _translated():
+            async with asyncio.timeout(self._timers.first_byte):
+                return await session.request(method, url, headers=headers, allow_redirects=False)
+
+    def _redirect_target(self, response: aiohttp.ClientResponse) -> URL:
+        location = response.headers.get("Location", "")
+        try:
+            target = urlsplit(location)
+            listed = target.scheme in ("http", "https") and target.netloc in self._redirect_hosts
+            if listed:
+                return URL(location, encoded=True)
+        except ValueError:
+            pass
+        response.close()
+        raise UpstreamFailed("the homeserver redirects to a host that is not listed")
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def _read(self, response: aiohttp.ClientResponse, wanted: MediaRequest) -> Body:
+        content_type = _single_content_type(response)
+        declared = response.content_length
+        if declared is not None and declared > self._media_size:
+            raise self._too_large()
+        size = self._media_size if declared is None else declared
+        writer = await self._reserved(size, wanted)
+        try:
+            await self._read_into(writer, response)
+            return writer.seal(content_type, response.headers.get("Content-Disposition"))
+        except BaseException:
+            writer.discard()
+            raise
+
+    async def _reserved(self, size: int, wanted: MediaRequest) -> BodyWriter:
+        share = self._budget.share_for(size)
+        self._waiting_for_room.add(wanted)
+        try:
+            return BodyWriter(await share.reserve(size, wanted.caller))
+        finally:
+            self._waiting_for_room.discard(wanted)
+
+    async def _read_into(self, writer: BodyWriter, response: aiohttp.ClientResponse) -> None:
+        now = asyncio.get_running_loop().time
+        end = now() + self._timers.total
+        with _translated():
+            async with asyncio.timeout(self._timers.idle) as limit:
+                async for piece in response.content.iter_any():
+                    room = self._media_size - writer.size
+                    if len(piece) > room:
+                        writer.write(memoryview(piece)[: room + _OVERSHOOT])
+                        raise self._too_large()
+                    writer.write(piece)
+                    limit.reschedule(min(now() + self._timers.idle, end))
+
+    def _too_large(self) -> MediaTooLarge:
+        return MediaTooLarge(f"the media is larger than {self._media_size} bytes")
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept"),
+    )
+
+
+def _headers(wanted: MediaRequest | None = None) -> dict[str, str]:
+    headers = {"Accept-Encoding": "identity", "User-Agent": "matrix-media-scanner", "Accept": "*/*"}
+    if wanted is not None and wanted.authorization is not None:
+        headers["Authorization"] = wanted.authorization
+    if wanted is not None and wanted.client_ip is not None:
+        headers["X-Forwarded-For"] = wanted.client_ip
+    return headers
+
+
+def _is_granted(method: str, response: aiohttp.ClientResponse) -> bool:
+    """To a HEAD, the homeserver's own redirect to the bytes says as well that the caller may have them."""
+    return response.status == 200 or (method == "HEAD" and response.status in (307, 308))
+
+
+def _is_unknown_there(status: int, code: str) -> bool:
+    """Whether another endpoint may have the media: this one does not, or does not exist."""
+    return status == 404 or (status == 400 and code == "M_UNRECOGNIZED")
+
+
+def _single_content_type(response: aiohttp.ClientResponse) -> str:
+    content_types = response.headers.getall("Content-Type", [])
+    if len(content_types) > 1:
+        raise UpstreamFailed("the homeserver sent two Content-Types")
+    encodings = response.headers.getall("Content-Encoding", [])
+    if any(encoding.strip().lower() != "identity" for encoding in encodings):
+        raise UpstreamFailed("the homeserver sent an encoded body")
+    return content_types[0] if content_types else "application/octet-stream"
+
+
+def _problem(response: aiohttp.ClientResponse, code: str, wanted: MediaRequest) -> UpstreamError:
+    """What stands between the caller and the media, by status and errcode (facts/wire.md, the table)."""
+    status = response.status
+    if status == 401:
+        unnamed = "M_UNKNOWN_TOKEN" if wanted.authorization else "M_MISSING_TOKEN"
+        named = code if code in ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN") else unnamed
+        return AccessDenied("the homeserver refuses the access token", named)
+    if status in (400, 403, 404):
+        return MediaNotFound("the homeserver has no such media for you")
+    if status == 413:
+        return MediaTooLarge("the homeserver finds the media too large")
+    if status == 429:
+        return Throttled("the homeserver asks you to slow down", _retry_after(response))
+    if status == 504 and code == "M_NOT_YET_UPLOADED":
+        return NotYetUploaded("the media has not been uploaded yet")
+    return UpstreamFailed("the homeserver failed to hand out the media")
+
+
+async def _error_code(response: aiohttp.ClientResponse) -> str:
+    """The errcode in a refusal; none in the answer to a HEAD."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(5):
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > _ERROR_BODY:
+                    return ""
+        code = json.loads(body)["errcode"]
+    except (ValueError, KeyError, TypeError, RecursionError, aiohttp.ClientError, TimeoutError):
+        return ""
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> int | None:
+    value = response.headers.get("Retry-After", "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 9 else None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What aiohttp and the sockets below it raise, in our words; once, here."""
+    try:
+        yield
+    except TimeoutError:
+        raise UpstreamSilent("the homeserver did not answer in time") from None
+    except (aiohttp.ClientError, OSError, ValueError) as problem:
+        raise UpstreamFailed("the homeserver could not be reached or broke off") from problem

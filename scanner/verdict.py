@@ -1,0 +1,255 @@
+"""What the engines found, what it adds up to, and what the policy makes of it.
+
+Engines find (`Report`), the verdict states (`Verdict`: the worst outcome wins), the policy decides
+(`Policy.decide`, the only place where open or closed is chosen). Content is named by `ContentId`, a
+keyed hash, and remembered under `VerdictKey`, which changes with every engine's version, so that a
+signature update needs no invalidation code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NewType
+
+ContentId = NewType("ContentId", bytes)
+VerdictKey = NewType("VerdictKey", bytes)
+Alias = NewType("Alias", bytes)
+
+
+class Outcome(IntEnum):
+    """Ordered by severity: the worst one of all reports is the verdict's."""
+
+    CLEAN = 0
+    UNSCANNABLE = 1
+    FAILED = 2
+    FORBIDDEN = 3
+    INFECTED = 4
+
+
+class Reason(StrEnum):
+    """Why a report is not clean, in fixed words."""
+
+    MALWARE = "malware"
+    FORBIDDEN_TYPE = "forbidden_type"
+    # unscannable
+    ENCRYPTED_ARCHIVE = "encrypted_archive"
+    ENCRYPTED_DOCUMENT = "encrypted_document"
+    LIMIT = "limit"
+    TIME_LIMIT = "time_limit"
+    DAMAGED = "damaged"
+    AMBIGUOUS = "ambiguous"
+    # failed
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    ENGINE_ERROR = "engine_error"
+    ENGINE_TIMEOUT = "engine_timeout"
+    TEST_SIGNATURES = "test_signatures"
+    CANARY = "canary"
+
+
+class Category(StrEnum):
+    """Kinds of detections, few enough for a metric label."""
+
+    TROJAN = "trojan"
+    EXPLOIT = "exploit"
+    MACRO = "macro"
+    PHISHING = "phishing"
+    RANSOMWARE = "ransomware"
+    PUA = "pua"
+    HEURISTIC = "heuristic"
+    TEST = "test"
+    OTHER = "other"
+
+
+_CATEGORY_WORDS = (
+    (Category.TEST, re.compile(r"eicar|(?:^|\.)test(?:\.|-|_|$)", re.IGNORECASE)),
+    (Category.RANSOMWARE, re.compile(r"ransom", re.IGNORECASE)),
+    (Category.PHISHING, re.compile(r"phish", re.IGNORECASE)),
+    (Category.EXPLOIT, re.compile(r"exploit|cve[-_.]", re.IGNORECASE)),
+    (Category.MACRO, re.compile(r"macro|^doc\.|^xls\.", re.IGNORECASE)),
+    (Category.PUA, re.compile(r"^pua\.", re.IGNORECASE)),
+    (Category.HEURISTIC, re.compile(r"^heuristics\.", re.IGNORECASE)),
+    (Category.TROJAN, re.compile(r"trojan|backdoor|dropper|downloader|malware", re.IGNORECASE)),
+)
+_SIGNATURE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One named finding. The name may come from a hostile database: it is escaped at birth."""
+
+    signature: str
+
+    def __post_init__(self) -> None:
+        if not _SIGNATURE_NAME.fullmatch(self.signature):
+            escaped = re.sub(r"[^A-Za-z0-9._-]", lambda m: f"_x{ord(m[0]):x}_", self.signature)
+            object.__setattr__(self, "signature", escaped[:128] or "unnamed")
+
+    @property
+    def category(self) -> Category:
+        """The first kind whose words stand in the signature's name."""
+        for category, words in _CATEGORY_WORDS:
+            if words.search(self.signature):
+                return category
+        return Category.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One engine's statement about one sample.
+
+    `version` is the engine's (signatures and settings) in force when it was asked; None means that it
+    was not certain, and that the verdict must not be remembered.
+    """
+
+    engine: str
+    outcome: Outcome
+    version: str | None = None
+    reason: Reason | None = None
+    detections: tuple[Detection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """Hexadecimal digests of an infected plaintext, for the SOC's look-ups."""
+
+    sha256: str
+    sha1: str
+    md5: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All reports on one content. `judged_at` is Unix time; `hashes` are kept for infected content only."""
+
+    reports: tuple[Report, ...]
+    judged_at: float = 0.0
+    mime_type: str = "application/octet-stream"
+    hashes: Hashes | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst one; no report at all is a failure, never clean."""
+        return max((report.outcome for report in self.reports), default=Outcome.FAILED)
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether every engine judged: only then may the verdict be remembered."""
+        return bool(self.reports) and all(report.outcome is not Outcome.FAILED for report in self.reports)
+
+    @property
+    def versions(self) -> Mapping[str, str] | None:
+        """Engine name to version, None where one is not certain."""
+        known = {report.engine: report.version for report in self.reports if report.version is not None}
+        return known if len(known) == len(self.reports) else None
+
+    @property
+    def detections(self) -> tuple[Detection, ...]:
+        """What all engines named."""
+        return tuple(found for report in self.reports for found in report.detections)
+
+    def to_json(self) -> str:
+        """For the stores; `from_json` reads it back."""
+        return json.dumps(
+            {
+                "reports": [
+                    [r.engine, r.outcome.name, r.version, r.reason, [d.signature for d in r.detections]]
+                    for r in self.reports
+                ],
+                "judged_at": self.judged_at,
+                "mime_type": self.mime_type,
+                "hashes": self.hashes and [self.hashes.sha256, self.hashes.sha1, self.hashes.md5],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdict:
+        """Raises ValueError, KeyError or TypeError on anything but `to_json`'s own text."""
+        stored = json.loads(text)
+        reports = tuple(
+            Report(engine, Outcome[outcome], version, reason and Reason(reason), tuple(map(Detection, names)))
+            for engine, outcome, version, reason, names in stored["reports"]
+        )
+        hashes = stored["hashes"] and Hashes(*stored["hashes"])
+        return cls(reports, stored["judged_at"], stored["mime_type"], hashes)
+
+
+class IndexSecret:
+    """Names content without telling a thief of the verdict store which files exist."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def __repr__(self) -> str:
+        return "<IndexSecret>"
+
+    def content(self, plaintext_sha256: bytes) -> ContentId:
+        """HMAC of the plaintext's hash."""
+        return ContentId(self._mac(b"content", plaintext_sha256))
+
+    def alias(self, origin: str, media_id: str, attachment: bytes) -> Alias:
+        """Leads from an encrypted attachment (its key, IV and ciphertext hash) to its ContentId.
+
+        The media ID is in it: without it an attacker could name his own upload beside a victim's hash.
+        """
+        return Alias(self._mac(b"alias", f"{origin}/{media_id}\0".encode() + attachment))
+
+    def _mac(self, purpose: bytes, message: bytes) -> bytes:
+        return hmac.digest(self._secret, purpose + b"\0" + message, "sha256")
+
+
+def verdict_key(content: ContentId, versions: Mapping[str, str]) -> VerdictKey:
+    """The name under which a verdict on `content` by engines of these versions is remembered."""
+    engines = json.dumps(sorted(versions.items())).encode()
+    return VerdictKey(hashlib.sha256(content + engines).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the policy makes of a verdict: hand the media over, or not, and why not."""
+
+    deliver: bool
+    outcome: Outcome
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which unscannable media are handed over all the same; nothing else ever is."""
+
+    deliver_encrypted_archives: bool = False
+    deliver_encrypted_documents: bool = False
+    deliver_unscannable: bool = False
+
+    def decide(self, verdict: Verdict) -> Decision:
+        """The only place where open or closed is chosen; runs after the cache."""
+        outcome = verdict.outcome
+        if outcome is Outcome.CLEAN:
+            return Decision(deliver=True, outcome=outcome)
+        if outcome is Outcome.UNSCANNABLE:
+            return self._decide_unscannable(verdict)
+        return Decision(deliver=False, outcome=outcome, reason=_first_reason(verdict, outcome))
+
+    def _decide_unscannable(self, verdict: Verdict) -> Decision:
+        reports = [report for report in verdict.reports if report.outcome is Outcome.UNSCANNABLE]
+        withheld = [report for report in reports if not self._delivers(report.reason)]
+        decisive = (withheld or reports)[0]
+        return Decision(deliver=not withheld, outcome=Outcome.UNSCANNABLE, reason=decisive.reason)
+
+    def _delivers(self, reason: Reason | None) -> bool:
+        if reason is Reason.ENCRYPTED_ARCHIVE:
+            return self.deliver_encrypted_archives
+        if reason is Reason.ENCRYPTED_DOCUMENT:
+            return self.deliver_encrypted_documents
+        return self.deliver_unscannable
+
+
+def _first_reason(verdict: Verdict, outcome: Outcome) -> Reason | None:
+    return next((report.reason for report in verdict.reports if report.outcome is outcome), None)

@@ -1,0 +1,183 @@
+"""The scanner API of matrix-content-scanner: the same routes, the same answers (facts/wire.md).
+
+Every handler is the same short line: what is asked, by whom -> known? -> fetched with the caller's own
+token -> inspected -> decided -> answered. Whatever is known of a media, the homeserver authorises every
+caller: by the fetch, or by `Upstream.authorise`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, unquote
+
+from scanner.crypto.attachment import AttachmentKey
+from scanner.crypto.pk import ServerKeys
+from scanner.errors import InvalidMedia, MalformedRequest
+from scanner.events import Detected, Occasion, Publish, Source
+from scanner.media import Body, MediaRef, Sample
+from scanner.pipeline import Pipeline
+from scanner.upstream import Endpoint, MediaRequest, Upstream
+from scanner.verdict import Decision, Outcome, Policy, Verdict
+from scanner.web import wire
+from scanner.web.request import Request
+from scanner.web.wire import Answer
+
+# Opening and parsing more than this would hold the event loop for milliseconds.
+_INLINE_BODY = 64 * 1024
+
+
+class ContentScanner:
+    """Handlers of the scanner API."""
+
+    def __init__(
+        self, *, upstream: Upstream, pipeline: Pipeline, policy: Policy, keys: ServerKeys, publish: Publish
+    ) -> None:
+        self._upstream = upstream
+        self._pipeline = pipeline
+        self._policy = policy
+        self._keys = keys
+        self._publish = publish
+
+    async def public_key(self, request: Request) -> Answer:
+        """The key that clients seal request bodies to: cheap, and always up."""
+        return wire.json_answer({"public_key": self._keys.public_key})
+
+    async def scan(self, request: Request) -> Answer:
+        """The verdict on plain media."""
+        return await self._plain(request, Endpoint.DOWNLOAD, Source.SCAN)
+
+    async def download(self, request: Request) -> Answer:
+        """Plain media, if the policy delivers them."""
+        return await self._plain(request, Endpoint.DOWNLOAD, Source.DOWNLOAD)
+
+    async def thumbnail(self, request: Request) -> Answer:
+        """A thumbnail of plain media; it is judged by its own bytes."""
+        return await self._plain(request, Endpoint.THUMBNAIL, Source.THUMBNAIL)
+
+    async def scan_encrypted(self, request: Request) -> Answer:
+        """The verdict on the plaintext of an encrypted attachment."""
+        return await self._encrypted(request, Source.SCAN)
+
+    async def download_encrypted(self, request: Request) -> Answer:
+        """The ciphertext, if the policy delivers what it decrypts to."""
+        return await self._encrypted(request, Source.DOWNLOAD)
+
+    async def _plain(self, request: Request, endpoint: Endpoint, source: Source) -> Answer:
+        request.ref = _ref_in_path(request.segments)
+        occasion = Occasion(request.ref, source, encrypted=False, request_id=request.id)
+        wanted = _wanted(request, endpoint, request.ref)
+        async with self._upstream.fetch(wanted, request.deadline) as body:
+            verdict = await self._pipeline.inspect(occasion, Sample(body), request.deadline)
+            return self._settle(request, occasion, verdict, body)
+
+    async def _encrypted(self, request: Request, source: Source) -> Answer:
+        raw = await request.body()
+        ref, key = await _off_loop_if_large(raw, self._parse)
+        request.ref = ref
+        occasion = Occasion(ref, source, encrypted=True, request_id=request.id)
+        wanted = _wanted(request, Endpoint.DOWNLOAD, ref)
+        attachment = key.secret_material()
+        known = await self._pipeline.recall(ref, attachment)
+        if known is not None and (source is Source.SCAN or not self._policy.decide(known).deliver):
+            await self._upstream.authorise(wanted, request.deadline)
+            return self._settle(request, occasion, known, None, key)
+        async with self._upstream.fetch(wanted, request.deadline) as body:
+            sample = Sample(body, key)
+            verdict = await self._pipeline.inspect(occasion, sample, request.deadline, attachment)
+            return self._settle(request, occasion, verdict, body, key)
+
+    def _settle(
+        self,
+        request: Request,
+        occasion: Occasion,
+        verdict: Verdict,
+        body: Body | None,
+        key: AttachmentKey | None = None,
+    ) -> Answer:
+        decision = self._policy.decide(verdict)
+        if decision.outcome is Outcome.INFECTED:
+            self._publish(
+                Detected(
+                    occasion,
+                    verdict,
+                    decision,
+                    size=body.size if body is not None else None,
+                    ciphertext_sha256=key.ciphertext_sha256.hex() if key is not None else None,
+                    seconds=time.monotonic() - request.began,
+                )
+            )
+        return _answer(occasion.source, decision, body)
+
+    def _parse(self, raw: bytes) -> tuple[MediaRef, AttachmentKey]:
+        content = _json_object(raw)
+        if content.get("encrypted_body") is not None:
+            content = _json_object(self._keys.open(content["encrypted_body"]))
+        file = content.get("file")
+        key = AttachmentKey.parse(file)
+        url = file.get("url") if isinstance(file, dict) else None
+        if not isinstance(url, str):
+            raise MalformedRequest("file.url must be a string")
+        try:
+            return MediaRef.from_mxc(url), key
+        except InvalidMedia:
+            raise MalformedRequest("file.url must be a valid mxc:// URI") from None
+
+
+def _answer(source: Source, decision: Decision, body: Body | None) -> Answer:
+    if source is Source.SCAN:
+        return wire.scanned(decision)
+    if decision.deliver and body is not None:
+        return wire.media(body)
+    return wire.withheld(decision)
+
+
+def _ref_in_path(segments: Mapping[str, str]) -> MediaRef:
+    try:
+        return MediaRef(*(unquote(segments[name], errors="strict") for name in ("server", "media")))
+    except UnicodeDecodeError:
+        raise InvalidMedia("not a valid media ID") from None
+
+
+def _wanted(request: Request, endpoint: Endpoint, ref: MediaRef) -> MediaRequest:
+    return MediaRequest(
+        endpoint,
+        ref,
+        query=request.query,
+        filename=_filename(request.segments.get("filename")),
+        authorization=request.authorization,
+        client_ip=request.client_ip,
+    )
+
+
+def _filename(segment: str | None) -> str | None:
+    """Decoded once and encoded anew; a dot segment would make it another path."""
+    if not segment:
+        return None
+    filename = unquote(segment)
+    if filename in (".", ".."):
+        raise InvalidMedia("not a valid file name")
+    return quote(filename, safe="")
+
+
+async def _off_loop_if_large(
+    raw: bytes, parse: Callable[[bytes], tuple[MediaRef, AttachmentKey]]
+) -> tuple[MediaRef, AttachmentKey]:
+    return parse(raw) if len(raw) <= _INLINE_BODY else await asyncio.to_thread(parse, raw)
+
+
+def _json_object(raw: bytes) -> dict[str, object]:
+    """Strict JSON in UTF-8; `from None` because the library's errors quote what they could not read."""
+    try:
+        content = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise MalformedRequest("the request body is not JSON") from None
+    if not isinstance(content, dict):
+        raise MalformedRequest("the request body is not a JSON object")
+    return content
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(name)

@@ -1,0 +1,39 @@
+"""What operators and their machines ask: alive, ready, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from scanner.web.request import Request
+from scanner.web.wire import Answer, json_answer
+
+# Reason -> what to do about it, in one sentence; empty when ready.
+Readiness = Callable[[], Awaitable[dict[str, str]]]
+Render = Callable[[str], tuple[bytes, str]]
+
+
+class Operations:
+    """Answers on both listeners; reasons and metrics only on the operations one."""
+
+    def __init__(self, readiness: Readiness, render: Render) -> None:
+        self._readiness = readiness
+        self._render = render
+
+    async def live(self, request: Request) -> Answer:
+        """The process answers: nothing more is asked."""
+        return json_answer({"live": True})
+
+    async def ready(self, request: Request) -> Answer:
+        """200 or 503, and why."""
+        reasons = await self._readiness()
+        return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def ready_without_reasons(self, request: Request) -> Answer:
+        """200 or 503: strangers need not know why."""
+        reasons = await self._readiness()
+        return json_answer({"ready": not reasons}, 503 if reasons else 200)
+
+    async def metrics(self, request: Request) -> Answer:
+        """Prometheus or OpenMetrics text."""
+        payload, content_type = self._render(request.http.headers.get("Accept", ""))
+        return Answer(200, {"Content-Type": content_type}, payload)

@@ -1,0 +1,129 @@
+"""Every URL of the product in one table.
+
+Paths are matched as they came, percent-encoding included, and each segment is decoded once, by who
+reads it: URL libraries resolve `%2e%2e` and decode `%2F`, so that one media could pass for another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import unquote, urlsplit
+
+from scanner.errors import InvalidMedia
+from scanner.web.content_scanner import ContentScanner
+from scanner.web.operations import Operations
+from scanner.web.request import Request
+from scanner.web.wire import Answer
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+API = "/_matrix/media_proxy/unstable"
+_QUERY = re.compile(r"[!-~]*")
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method, a path template and who answers; `{name}` stands for one path segment."""
+
+    method: str
+    template: str
+    handler: Handler
+    _pattern: re.Pattern[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        literal = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]*)", re.escape(self.template))
+        object.__setattr__(self, "_pattern", re.compile(literal + "/?"))
+
+    def segments(self, path: str) -> Mapping[str, str] | None:
+        """What stands for the template's names in `path`, None if the path is not this route's."""
+        match = self._pattern.fullmatch(path)
+        return None if match is None else match.groupdict()
+
+    def allows(self, method: str) -> bool:
+        """HEAD runs the whole GET."""
+        return method == self.method or (method == "HEAD" and self.method == "GET")
+
+
+async def _names_no_media(_: ContentScanner, request: Request) -> Answer:
+    raise InvalidMedia("the path must end in a server name and a media ID")
+
+
+_MEDIA_ROUTES = ("scan", "download", "thumbnail")
+_MEDIA_PATH = re.compile(rf"{re.escape(API)}/({'|'.join(_MEDIA_ROUTES)})/.*")
+
+_SCANNER = (
+    ("GET", f"{API}/public_key", ContentScanner.public_key),
+    ("GET", f"{API}/scan/{{server}}/{{media}}", ContentScanner.scan),
+    ("GET", f"{API}/download/{{server}}/{{media}}", ContentScanner.download),
+    ("GET", f"{API}/download/{{server}}/{{media}}/{{filename}}", ContentScanner.download),
+    ("GET", f"{API}/thumbnail/{{server}}/{{media}}", ContentScanner.thumbnail),
+    ("POST", f"{API}/scan_encrypted", ContentScanner.scan_encrypted),
+    ("POST", f"{API}/download_encrypted", ContentScanner.download_encrypted),
+    *(("GET", f"{API}/{name}", _names_no_media) for name in _MEDIA_ROUTES),
+)
+_HEALTH = (
+    ("GET", "/health/live", Operations.live),
+    ("GET", "/health/ready", Operations.ready_without_reasons),
+)
+_OPERATIONS = (
+    ("GET", "/health/live", Operations.live),
+    ("GET", "/health/ready", Operations.ready),
+    ("GET", "/metrics", Operations.metrics),
+)
+ROUTES = tuple((method, template) for method, template, _ in (*_SCANNER, *_OPERATIONS))
+
+
+def scanner_routes(api: ContentScanner, operations: Operations) -> tuple[Route, ...]:
+    """The public listener: the scanner API, and whether we are alive and ready."""
+    return (
+        *(Route(method, template, partial(answer, api)) for method, template, answer in _SCANNER),
+        *(Route(method, template, partial(answer, operations)) for method, template, answer in _HEALTH),
+    )
+
+
+def operations_routes(operations: Operations) -> tuple[Route, ...]:
+    """The operations listener: for the operator's network only."""
+    return tuple(
+        Route(method, template, partial(answer, operations)) for method, template, answer in _OPERATIONS
+    )
+
+
+class Router:
+    """Finds the route of a path."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = routes
+
+    def find(self, path: str) -> tuple[Route, Mapping[str, str]] | None:
+        """The route and its segments. Too few or too many segments after a media route name no media."""
+        for route in self._routes:
+            segments = route.segments(path)
+            if segments is not None:
+                return route, segments
+        if match := _MEDIA_PATH.fullmatch(path):
+            return self.find(f"{API}/{match[1]}")
+        return None
+
+
+def split_target(target: str) -> tuple[str, str, str | None]:
+    """A request target as it came -> path, query without `access_token`, and that token.
+
+    Both forms of RFC 9112 section 3.2 that a server meets are taken, origin and absolute.
+    """
+    if not target.startswith("/"):
+        parts = urlsplit(target)
+        target = f"{parts.path}?{parts.query}"
+    path, _, query = target.partition("#")[0].partition("?")
+    if not _QUERY.fullmatch(query):
+        raise InvalidMedia("the query has characters that no query can have")
+    kept, token = [], None
+    for parameter in query.split("&"):
+        name, _, value = parameter.partition("=")
+        if unquote(name) == "access_token":
+            token = unquote(value)
+        elif parameter:
+            kept.append(parameter)
+    return path, "&".join(kept), token

@@ -1,0 +1,276 @@
+"""The HTTP edge: what every connection, every request and every answer have in common.
+
+aiohttp's low-level server does the protocol; what it does by default and we do not want is listed in
+facts/python.md and changed here: clients that vanish, half-sent heads, malformed requests that would
+echo a token into the log, the Server header, decompression.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
+
+from aiohttp import web
+
+from scanner.errors import (
+    DecryptionError,
+    MalformedRequest,
+    MediaTooLarge,
+    RequestTooLarge,
+    ScannerError,
+    SealedBodyError,
+    Unavailable,
+)
+from scanner.events import Answered, BadRequest, Crashed, DecryptFailed, Event, Publish, Rejected
+from scanner.web import wire
+from scanner.web.request import Request
+from scanner.web.routes import Route, Router, split_target
+from scanner.web.wire import Answer
+
+Networks = Sequence[IPv4Network | IPv6Network]
+
+_HEAD_TIMEOUT = 10.0
+_KEEPALIVE = 75.0
+_DISCARD = 5.0  # seconds of reading what is left of a refused request's body
+UNKNOWN_ROUTE = "unknown"
+
+
+class _Connection(web.RequestHandler):
+    """One connection: a head must be complete within 10 s; what is no HTTP is answered without an echo."""
+
+    __slots__ = ("_head_timer", "_publish")
+
+    def __init__(self, publish: Publish, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._publish = publish
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._head_timer = self._loop.call_later(_HEAD_TIMEOUT, self._head_overdue)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._waits_for_head():
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(_HEAD_TIMEOUT, self._head_overdue)
+        else:
+            self._stop_head_timer()
+
+    def _waits_for_head(self) -> bool:
+        return not self._messages and self._current_request is None
+
+    def _head_overdue(self) -> None:
+        self._head_timer = None
+        if self._waits_for_head():
+            self.force_close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """aiohttp would log a traceback with the offending line, a token in it perhaps."""
+        self._publish(BadRequest(type(exc).__name__ if exc is not None else "unknown"))
+        answer = wire.unrecognized(status, "malformed request")
+        response = wire.complete(answer)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    """Makes connections of our kind."""
+
+    def __init__(self, site: Site, publish: Publish) -> None:
+        super().__init__(site.respond, handler_cancellation=True)
+        self._publish = publish
+
+    def __call__(self) -> _Connection:
+        return _Connection(
+            self._publish,
+            self,
+            loop=self._loop,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=_KEEPALIVE,
+            lingering_time=_DISCARD,
+        )
+
+
+class Site:
+    """One listener: its routes, and what they have in common. An async context manager that drains."""
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        *,
+        publish: Publish,
+        request_timeout: float,
+        reader_timeout: float,
+        trusted_proxies: Networks,
+    ) -> None:
+        self._router = Router(routes)
+        self._publish = publish
+        self._request_timeout = request_timeout
+        self._reader_timeout = reader_timeout
+        self._trusted_proxies = trusted_proxies
+        self._requests: set[asyncio.Task[Any]] = set()
+        self._draining = False
+        self._runner: web.ServerRunner | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered; a gauge."""
+        return len(self._requests)
+
+    async def listen(self, host: str, port: int) -> int:
+        """Start to accept; returns the port. Raises OSError where the address is not to be had."""
+        self._runner = web.ServerRunner(_Server(self, self._publish), shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, backlog=1024)
+        await site.start()
+        address: tuple[Any, ...] = self._runner.addresses[0]
+        return int(address[1])
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, let requests finish for so long, answer the rest 503, and close."""
+        if self._runner is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        if self._runner.server is not None:
+            self._runner.server.pre_shutdown()
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=seconds)
+        self._draining = True
+        for request in self._requests:
+            request.cancel()
+        await self._runner.cleanup()
+
+    async def respond(self, http: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.add(task)
+        began = time.monotonic()
+        try:
+            request, template, answer = await self._answer(http)
+            try:
+                response = await wire.send(http, answer, self._reader_timeout)
+            finally:
+                answer.release()
+        finally:
+            self._requests.discard(task)
+        self._publish(
+            Answered(
+                template,
+                http.method,
+                answer.status,
+                time.monotonic() - began,
+                request.id if request is not None else "",
+                answer.reason,
+                request.ref if request is not None else None,
+            )
+        )
+        return response
+
+    async def _answer(self, http: web.BaseRequest) -> tuple[Request | None, str, Answer]:
+        try:
+            path, query, token = split_target(http.raw_path)
+            authorization = _authorization(http, token)
+        except ScannerError as error:
+            return None, UNKNOWN_ROUTE, wire.refusal(error)
+        found = self._router.find(path)
+        if found is None:
+            return None, UNKNOWN_ROUTE, wire.unrecognized(404, "no such route")
+        route, segments = found
+        if http.method == "OPTIONS":
+            return None, route.template, wire.preflight()
+        if not route.allows(http.method):
+            return None, route.template, wire.method_not_allowed(route.method)
+        deadline = asyncio.get_running_loop().time() + self._request_timeout
+        request = Request(http, segments, query, deadline, authorization, self._client_ip(http))
+        return request, route.template, await self._handle(route, request)
+
+    async def _handle(self, route: Route, request: Request) -> Answer:
+        try:
+            return await route.handler(request)
+        except ScannerError as error:
+            for event in _consequences(error):
+                self._publish(event)
+            return wire.refusal(error)
+        except asyncio.CancelledError:
+            if not self._draining or request.http.transport is None:
+                raise
+            self._publish(Rejected("shutdown"))
+            return wire.refusal(Unavailable("shutting down, try again", "shutdown"))
+        except Exception as error:  # noqa: BLE001 - the outermost guard: a bug of ours is one failed request
+            self._publish(Crashed(route.template, type(error).__name__, _where(error), request.id))
+            return wire.crashed()
+
+    def _client_ip(self, http: web.BaseRequest) -> str | None:
+        """The peer's address, or what a trusted proxy says of it; never a caller's own word."""
+        peer = http.transport.get_extra_info("peername") if http.transport is not None else None
+        address = str(peer[0]) if isinstance(peer, tuple) else None
+        hops = [hop.strip() for hop in ",".join(http.headers.getall("X-Forwarded-For", [])).split(",")]
+        while address is not None and hops and self._is_trusted(address):
+            hop = hops.pop()
+            if not _is_address(hop):
+                break
+            address = hop
+        return address
+
+    def _is_trusted(self, address: str) -> bool:
+        parsed = ip_address(address)
+        return any(parsed in network for network in self._trusted_proxies)
+
+
+def _authorization(http: web.BaseRequest, token: str | None) -> str | None:
+    """The caller's own; a token in the query becomes a header, and counts only without one."""
+    headers = http.headers.getall("Authorization", [])
+    if len(headers) > 1:
+        raise MalformedRequest("more than one Authorization header")
+    if headers:
+        return headers[0]
+    return f"Bearer {token}" if token and token.isascii() and token.isprintable() else None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _consequences(error: ScannerError) -> list[Event]:
+    if isinstance(error, DecryptionError):
+        return [DecryptFailed(error.cause)]
+    if isinstance(error, SealedBodyError):
+        return [DecryptFailed("body")]
+    if isinstance(error, Unavailable):
+        return [Rejected(error.cause)]
+    if isinstance(error, MediaTooLarge | RequestTooLarge):
+        return [Rejected("too_large")]
+    return []
+
+
+def _where(error: Exception) -> str:
+    """File and line, and no values: a traceback could show a key."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"

@@ -1,0 +1,321 @@
+"""What goes back over the wire; the only file that knows HTTP status codes of ours.
+
+On the scanner API an error is `{"reason", "info"}`, the reason one of exactly ten, never with an
+`errcode`: deployed clients would not see the reason (facts/wire.md). Unknown routes alone answer the
+Matrix form. Headers on media are built, never relayed (facts/security.md, section 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import warnings
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.multipart import content_disposition_filename, parse_content_disposition
+
+from scanner.errors import (
+    AccessDenied,
+    DecryptionError,
+    InvalidMedia,
+    MalformedRequest,
+    MediaNotFound,
+    MediaTooLarge,
+    NotYetUploaded,
+    RequestTooLarge,
+    ScannerError,
+    SealedBodyError,
+    Throttled,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamSilent,
+)
+from scanner.media import Body
+from scanner.verdict import Decision, Outcome, Reason
+
+
+class Code(StrEnum):
+    """The ten reasons that deployed clients know."""
+
+    NOT_CLEAN = "MCS_MEDIA_NOT_CLEAN"
+    TYPE_FORBIDDEN = "MCS_MIME_TYPE_FORBIDDEN"
+    BAD_DECRYPTION = "MCS_BAD_DECRYPTION"
+    FAILED_TO_DECRYPT = "MCS_MEDIA_FAILED_TO_DECRYPT"
+    REQUEST_FAILED = "MCS_MEDIA_REQUEST_FAILED"
+    MALFORMED_JSON = "MCS_MALFORMED_JSON"
+    NOT_FOUND = "M_NOT_FOUND"
+    MISSING_TOKEN = "M_MISSING_TOKEN"
+    UNKNOWN_TOKEN = "M_UNKNOWN_TOKEN"
+    UNKNOWN = "M_UNKNOWN"
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response that has not been sent; holds a reference on `body` until `release`."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    payload: bytes = b""
+    body: Body | None = None
+    reason: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the response's body."""
+        return len(self.payload) if self.body is None else self.body.size
+
+    def release(self) -> None:
+        """Sent, or never will be."""
+        if self.body is not None:
+            self.body.release()
+            self.body = None
+
+
+COMMON_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Origin, X-Requested-With, Content-Type, Accept, Authorization",
+    "X-Content-Type-Options": "nosniff",
+}
+_JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+_MEDIA_HEADERS = {
+    "Content-Security-Policy": (
+        "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf;"
+        " style-src 'unsafe-inline'; object-src 'self';"
+    ),
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, max-age=3600",
+}
+
+# facts/wire.md, "Answers on the scanner routes, case by case"; a test holds every leaf of the tree to it.
+_REFUSALS: Mapping[type[ScannerError], tuple[int, Code]] = {
+    MalformedRequest: (400, Code.MALFORMED_JSON),
+    RequestTooLarge: (413, Code.MALFORMED_JSON),
+    SealedBodyError: (403, Code.BAD_DECRYPTION),
+    DecryptionError: (400, Code.FAILED_TO_DECRYPT),
+    InvalidMedia: (404, Code.NOT_FOUND),
+    AccessDenied: (401, Code.UNKNOWN_TOKEN),
+    MediaNotFound: (404, Code.NOT_FOUND),
+    Throttled: (429, Code.REQUEST_FAILED),
+    MediaTooLarge: (413, Code.REQUEST_FAILED),
+    NotYetUploaded: (504, Code.REQUEST_FAILED),
+    UpstreamSilent: (504, Code.REQUEST_FAILED),
+    UpstreamFailed: (502, Code.REQUEST_FAILED),
+    Unavailable: (503, Code.UNKNOWN),
+}
+
+_WITHHELD: Mapping[Outcome, tuple[int, Code]] = {
+    Outcome.INFECTED: (403, Code.NOT_CLEAN),
+    Outcome.UNSCANNABLE: (403, Code.NOT_CLEAN),
+    Outcome.FORBIDDEN: (403, Code.TYPE_FORBIDDEN),
+    Outcome.FAILED: (503, Code.UNKNOWN),
+}
+
+INFO: Mapping[Reason | None, str] = {
+    None: "File is clean",
+    Reason.MALWARE: "Malware was found in this file",
+    Reason.FORBIDDEN_TYPE: "Files of this type are not allowed here",
+    Reason.ENCRYPTED_ARCHIVE: "This archive is protected by a password and cannot be inspected",
+    Reason.ENCRYPTED_DOCUMENT: "This document is protected by a password and cannot be inspected",
+    Reason.LIMIT: "This file contains too much to be inspected",
+    Reason.TIME_LIMIT: "This file takes too long to inspect",
+    Reason.DAMAGED: "This file is damaged and cannot be inspected",
+    Reason.AMBIGUOUS: "This archive is of a kind that cannot be inspected",
+    Reason.ENGINE_UNAVAILABLE: "The antivirus cannot be reached, try again later",
+    Reason.ENGINE_ERROR: "The antivirus failed, try again later",
+    Reason.ENGINE_TIMEOUT: "The antivirus did not answer in time, try again later",
+    Reason.TEST_SIGNATURES: "The antivirus has no signatures but a test set, so nothing is called clean",
+    Reason.CANARY: "The antivirus failed its own test, try again later",
+}
+_RETRY_AFTER = 5
+
+# Content types that a homeserver may serve inline: client-server API, "Serving inline content".
+_INLINE_TYPES = frozenset(
+    """text/css text/plain text/csv application/json application/ld+json image/jpeg image/gif image/png
+    image/apng image/webp image/avif video/mp4 video/webm video/ogg video/quicktime audio/mp4 audio/webm
+    audio/aac audio/mpeg audio/ogg audio/wave audio/wav audio/x-wav audio/x-pn-wav audio/flac
+    audio/x-flac""".split()
+)
+_TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
+_CONTENT_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})(?:[ \t]*;[ \t]*charset=\"?({_TOKEN})\"?)?[ \t]*")
+_MAX_FILENAME = 255
+
+
+def json_answer(content: Mapping[str, Any], status: int = 200, reason: str | None = None) -> Answer:
+    """A JSON object."""
+    return Answer(status, dict(_JSON_HEADERS), json.dumps(content).encode(), reason=reason)
+
+
+def refusal(error: ScannerError) -> Answer:
+    """What the caller of a scanner route gets for `error`."""
+    status, code = _REFUSALS[type(error)]
+    if isinstance(error, AccessDenied):
+        code = Code(error.code)
+    answer = json_answer({"reason": code, "info": error.info}, status, code)
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        answer.headers["Retry-After"] = str(retry_after)
+    return answer
+
+
+def withheld(decision: Decision) -> Answer:
+    """What the caller of a scanner route gets instead of media that the policy withholds."""
+    status, code = _WITHHELD[decision.outcome]
+    answer = json_answer({"reason": code, "info": INFO[decision.reason]}, status, code)
+    if decision.outcome is Outcome.FAILED:
+        answer.headers["Retry-After"] = str(_RETRY_AFTER)
+    return answer
+
+
+def crashed() -> Answer:
+    """An error of ours that nobody foresaw."""
+    return json_answer({"reason": Code.UNKNOWN, "info": "Internal error"}, 500, Code.UNKNOWN)
+
+
+def scanned(decision: Decision) -> Answer:
+    """The answer of `scan*`: clean or not; a forbidden type and a failure are errors here, too."""
+    if decision.outcome in (Outcome.FORBIDDEN, Outcome.FAILED):
+        return withheld(decision)
+    return json_answer({"clean": decision.deliver, "info": INFO[decision.reason]})
+
+
+def unrecognized(status: int, error: str) -> Answer:
+    """A route or method that is not ours; the one answer in the Matrix form."""
+    return json_answer({"errcode": "M_UNRECOGNIZED", "error": error}, status, "M_UNRECOGNIZED")
+
+
+def preflight() -> Answer:
+    """OPTIONS."""
+    return Answer(204, {"Access-Control-Max-Age": "86400"})
+
+
+def media(body: Body) -> Answer:
+    """The media itself, under headers of our own."""
+    content_type = _content_type(body.content_type)
+    return Answer(
+        200,
+        {
+            "Content-Type": content_type,
+            "Content-Disposition": _content_disposition(body.disposition, content_type),
+            **_MEDIA_HEADERS,
+        },
+        body=body.retain(),
+    )
+
+
+def _content_type(declared: str) -> str:
+    match = _CONTENT_TYPE.fullmatch(declared)
+    if match is None:
+        return "application/octet-stream"
+    essence, charset = match[1].lower(), match[2]
+    return f"{essence}; charset={charset}" if charset else essence
+
+
+def _content_disposition(declared: str | None, content_type: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a malformed header is the homeserver's affair: we build our own
+        kind, parameters = parse_content_disposition(declared)
+        name = content_disposition_filename(parameters)
+    inline = kind in (None, "inline") and content_type.partition(";")[0] in _INLINE_TYPES
+    disposition = "inline" if inline else "attachment"
+    if not name:
+        return disposition
+    printable = "".join(c for c in name if c.isprintable()).encode(errors="replace")
+    shortened = printable[:_MAX_FILENAME].decode(errors="ignore")
+    return f"{disposition}; filename*=UTF-8''{quote(shortened, safe='')}"
+
+
+def method_not_allowed(allowed: str) -> Answer:
+    """A route of ours, asked in a way that it does not answer."""
+    answer = unrecognized(405, "method not allowed")
+    answer.headers["Allow"] = f"{allowed}, OPTIONS" if allowed != "GET" else "GET, HEAD, OPTIONS"
+    return answer
+
+
+class _Response(web.StreamResponse):
+    """Without aiohttp's Server header."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self._headers.popall(hdrs.SERVER, None)
+
+
+class _CompleteResponse(_Response, web.Response):
+    """With all of its body; without aiohttp's Server header."""
+
+
+def complete(answer: Answer) -> web.Response:
+    """For where aiohttp sends: a malformed request never reaches `send`."""
+    headers = {**COMMON_HEADERS, **answer.headers}
+    return _CompleteResponse(status=answer.status, headers=headers, body=answer.payload)
+
+
+_PIECE = 128 * 1024
+
+
+async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.StreamResponse:
+    """Write `answer`; a reader that takes nothing for `stall` seconds is cut off."""
+    response = _Response(status=answer.status, headers={**COMMON_HEADERS, **answer.headers})
+    if answer.status != 204:
+        response.content_length = answer.size
+    writer = await response.prepare(request)
+    # A body after a HEAD would be taken for the next response (facts/python.md).
+    if request.method != "HEAD" and writer is not None:
+        await _send_content(request, response, writer, answer, stall)
+    await response.write_eof()
+    return response
+
+
+async def _send_content(
+    request: web.BaseRequest,
+    response: web.StreamResponse,
+    writer: AbstractStreamWriter,
+    answer: Answer,
+    stall: float,
+) -> None:
+    if answer.body is None:
+        await response.write(answer.payload)
+        return
+    room, view = answer.body.room, answer.body.view()
+    with nullcontext() if room is None else room.lend(lambda: _cut(request)) as progress:
+        for offset in range(0, len(view), _PIECE):
+            piece = view[offset : offset + _PIECE]
+            await _while_moving(request, partial(response.write, piece), writer, stall)
+            if progress is not None:
+                progress.taken += len(piece)
+        await _while_moving(request, writer.drain, writer, stall)
+
+
+async def _while_moving(
+    request: web.BaseRequest,
+    step: Callable[[], Coroutine[Any, Any, None]],
+    writer: AbstractStreamWriter,
+    stall: float,
+) -> None:
+    """Await `step`, as long as the client takes at least something every `stall` seconds."""
+    left = None
+    while True:
+        try:
+            async with asyncio.timeout(stall):
+                return await step()
+        except TimeoutError:
+            now = request.transport.get_write_buffer_size() if request.transport else 0
+            if request.transport is None or (left is not None and now >= left):
+                _cut(request)
+                raise ConnectionResetError("the client takes nothing") from None
+            left, step = now, writer.drain
+
+
+def _cut(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()

@@ -1,0 +1,33 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clamd import Clamd
+
+
+@pytest.fixture(scope="session")
+def clamd() -> Iterator[Clamd]:
+    """A clamd for all tests that leave it as it is."""
+    yield from _running()
+
+
+@pytest.fixture
+def private_clamd() -> Iterator[Clamd]:
+    """A clamd that the test may stop, pause or give other signatures."""
+    yield from _running()
+
+
+def _running() -> Iterator[Clamd]:
+    with tempfile.TemporaryDirectory(prefix="clamd-") as directory:
+        clamd = Clamd(Path(directory))
+        clamd.start()
+        try:
+            yield clamd
+        finally:
+            clamd.stop()

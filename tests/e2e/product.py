@@ -1,0 +1,92 @@
+"""The product as an operator starts it: `python -m scanner serve`, in front of a homeserver."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import secrets
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.process import Child, free_ports
+
+
+class Product:
+    """A running scanner with an embedded clamd, for the length of a `with` block.
+
+    Its files lie in `directory`, which must be empty. Leaving the block asserts that SIGTERM ends it well.
+    """
+
+    def __init__(self, directory: Path, homeserver: str) -> None:
+        public, operations = free_ports(2)
+        self.url = f"http://127.0.0.1:{public}"
+        self.operations_url = f"http://127.0.0.1:{operations}"
+        self._output = directory / "output.log"
+        secret = directory / "request_secret"
+        secret.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+        secret.chmod(0o600)
+        configuration = directory / "media-scanner.yaml"
+        configuration.write_text(
+            yaml.safe_dump(
+                {
+                    "server": {
+                        "listen": self.url.removeprefix("http://"),
+                        "ops_listen": self.operations_url.removeprefix("http://"),
+                    },
+                    "state_dir": str(directory / "state"),
+                    "homeserver": {"url": homeserver},
+                    "crypto": {"secret_file": str(secret)},
+                    "clamav": {"accept_test_signatures": True},
+                }
+            )
+        )
+        self._process = Child(
+            [sys.executable, "-m", "scanner", "serve", "--config", str(configuration)], self._output
+        )
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        try:
+            self._process.wait_until(lambda: self._healthy("live"), 30)
+            self._process.wait_until(lambda: self._healthy("ready"), 120)
+        except BaseException:
+            self._process.terminate(30)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        status = self._process.terminate(30)
+        assert status == 0, f"exit status {status} after SIGTERM:\n{self.output()}"
+
+    def output(self) -> str:
+        """All that it has written so far."""
+        return self._output.read_text()
+
+    def log(self) -> list[dict[str, Any]]:
+        """The structured lines among its output."""
+        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of `name` (without the prefix) that carry all of `labels`."""
+        with urllib.request.urlopen(f"{self.operations_url}/metrics", timeout=10) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == f"media_scanner_{name}" and labels.items() <= sample.labels.items()
+        )
+
+    def _healthy(self, what: str) -> bool:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{self.operations_url}/health/{what}", timeout=5) as answer,
+        ):
+            return bool(answer.status == 200)
+        return False

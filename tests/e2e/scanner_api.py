@@ -1,0 +1,80 @@
+"""The scanner API as a client without a library calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDictProxy
+
+from tests.e2e.synapse import User
+
+_API = "/_matrix/media_proxy/unstable"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A complete answer."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The JSON object in it."""
+        return dict(json.loads(self.body))
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """Status and reason of an error, in the form that clients parse: no `errcode` (facts/wire.md)."""
+        assert self.content.keys() == {"reason", "info"}
+        assert self.content["info"]
+        return self.status, self.content["reason"]
+
+
+class ScannerApi:
+    """Calls on behalf of `user`, or of nobody."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def public_key(self) -> str:
+        return str((await self._ask("GET", "/public_key", None)).content["public_key"])
+
+    async def scan(self, mxc: str, user: User | None, **query: str) -> Reply:
+        return await self._ask("GET", f"/scan/{_path(mxc)}", user, query)
+
+    async def download(self, mxc: str, user: User | None, filename: str | None = None) -> Reply:
+        suffix = f"/{filename}" if filename else ""
+        return await self._ask("GET", f"/download/{_path(mxc)}{suffix}", user)
+
+    async def thumbnail(self, mxc: str, user: User | None, **query: str) -> Reply:
+        return await self._ask("GET", f"/thumbnail/{_path(mxc)}", user, query)
+
+    async def scan_encrypted(self, content: Mapping[str, Any], user: User | None) -> Reply:
+        return await self._ask("POST", "/scan_encrypted", user, content=content)
+
+    async def download_encrypted(self, content: Mapping[str, Any], user: User | None) -> Reply:
+        return await self._ask("POST", "/download_encrypted", user, content=content)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        user: User | None,
+        query: Mapping[str, str] | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        headers = user.headers if user else {}
+        async with self._session.request(
+            method, _API + path, headers=headers, params=query, json=content
+        ) as answer:
+            return Reply(answer.status, answer.headers, await answer.read())
+
+
+def _path(mxc: str) -> str:
+    return mxc.removeprefix("mxc://")

@@ -1,0 +1,164 @@
+"""A real Synapse on loopback: SQLite, authenticated media, users by shared secret, no federation."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import secrets
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import yaml
+
+from tests.e2e.process import Child, free_ports
+
+# With a port, so that clients percent-encode the colon (facts/wire.md).
+SERVER_NAME = "synapse.test:8448"
+_UNLIMITED = {"per_second": 10_000, "burst_count": 10_000}
+
+
+@dataclass(frozen=True)
+class User:
+    """An account and the access token of its one device."""
+
+    user_id: str
+    token: str = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What authenticates a request of this user."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+class Synapse:
+    """A homeserver of its own in a temporary directory, for the length of a `with` block."""
+
+    server_name = SERVER_NAME
+
+    def __init__(self) -> None:
+        [port] = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        self._registration_secret = secrets.token_hex(16)
+        self._directory = Path(tempfile.mkdtemp(prefix="synapse-"))
+        configuration = self._directory / "homeserver.yaml"
+        configuration.write_text(yaml.safe_dump(self._configuration(port)))
+        (self._directory / "signing.key").write_text(f"ed25519 a_e2e {_unpadded(secrets.token_bytes(32))}\n")
+        self._process = Child(
+            [sys.executable, "-m", "synapse.app.homeserver", "--config-path", str(configuration)],
+            self._directory / "synapse.log",
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self._process.start()
+            self._process.wait_until(self._answers, 90)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate(15)
+        shutil.rmtree(self._directory)
+
+    async def register(self, name: str) -> User:
+        """A new user with a device."""
+        path = "/_synapse/admin/v1/register"
+        async with aiohttp.ClientSession(self.url, raise_for_status=True) as session:
+            async with session.get(path) as answer:
+                nonce = (await answer.json())["nonce"]
+            password = secrets.token_urlsafe(12)
+            async with session.post(path, json=self._registration(nonce, name, password)) as answer:
+                account = await answer.json()
+        return User(account["user_id"], account["access_token"])
+
+    async def upload(
+        self,
+        user: User,
+        content: bytes,
+        content_type: str = "application/octet-stream",
+        filename: str | None = None,
+    ) -> str:
+        """Store `content` as media of `user`; its mxc:// URI."""
+        query = {"filename": filename} if filename else {}
+        return await self._create(user, "/_matrix/media/v3/upload", query, content, content_type)
+
+    async def reserve(self, user: User) -> str:
+        """The mxc:// URI of media that are not uploaded yet."""
+        return await self._create(user, "/_matrix/media/v1/create")
+
+    async def logout(self, user: User) -> None:
+        """Revoke the user's token."""
+        async with aiohttp.ClientSession(self.url, headers=user.headers, raise_for_status=True) as session:
+            await session.post("/_matrix/client/v3/logout", json={})
+
+    async def _create(
+        self,
+        user: User,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        content: bytes = b"",
+        content_type: str = "application/json",
+    ) -> str:
+        headers = {**user.headers, "Content-Type": content_type}
+        async with (
+            aiohttp.ClientSession(self.url, headers=headers, raise_for_status=True) as session,
+            session.post(path, params=query, data=content) as answer,
+        ):
+            return str((await answer.json())["content_uri"])
+
+    def _answers(self) -> bool:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{self.url}/_matrix/client/versions", timeout=5) as answer,
+        ):
+            return bool(answer.status == 200)
+        return False
+
+    def _registration(self, nonce: str, name: str, password: str) -> dict[str, Any]:
+        proof = f"{nonce}\0{name}\0{password}\0notadmin".encode()
+        mac = hmac.new(self._registration_secret.encode(), proof, hashlib.sha1).hexdigest()
+        return {"nonce": nonce, "username": name, "password": password, "admin": False, "mac": mac}
+
+    def _configuration(self, port: int) -> dict[str, Any]:
+        listener = {
+            "port": port,
+            "bind_addresses": ["127.0.0.1"],
+            "type": "http",
+            "x_forwarded": True,
+            "resources": [{"names": ["client"]}],
+        }
+        return {
+            "server_name": self.server_name,
+            "listeners": [listener],
+            "database": {"name": "sqlite3", "args": {"database": str(self._directory / "homeserver.db")}},
+            "media_store_path": str(self._directory / "media"),
+            "signing_key_path": str(self._directory / "signing.key"),
+            "registration_shared_secret": self._registration_secret,
+            "macaroon_secret_key": secrets.token_hex(16),
+            "form_secret": secrets.token_hex(16),
+            "enable_authenticated_media": True,
+            "max_upload_size": "50M",
+            "max_pending_media_uploads": 1000,
+            "bcrypt_rounds": 4,
+            "rc_registration": _UNLIMITED,
+            "rc_login": {"address": _UNLIMITED, "account": _UNLIMITED, "failed_attempts": _UNLIMITED},
+            "rc_media_create": _UNLIMITED,
+            "rc_message": _UNLIMITED,
+            "report_stats": False,
+            "trusted_key_servers": [],
+            "federation_domain_whitelist": [],
+        }
+
+
+def _unpadded(data: bytes) -> str:
+    return base64.b64encode(data).decode().rstrip("=")

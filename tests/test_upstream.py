@@ -1,0 +1,702 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from scanner import upstream as upstream_module
+from scanner.admission import Budget
+from scanner.errors import (
+    AccessDenied,
+    MediaNotFound,
+    MediaTooLarge,
+    NotYetUploaded,
+    ScannerError,
+    Throttled,
+    Unavailable,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamSilent,
+)
+from scanner.events import Event, FlightJoined, UpstreamAnswered
+from scanner.media import BodyWriter, Bytes, MediaRef
+from scanner.upstream import Endpoint, MediaRequest, Timers, Upstream
+from tests.fake_homeserver import (
+    CHUNKED_HEAD,
+    FOREVER,
+    LAST_CHUNK,
+    PNG,
+    FakeHomeserver,
+    Script,
+    Step,
+    Then,
+    by_endpoint,
+    by_method,
+    by_token,
+    chunk,
+    head,
+    in_turn,
+    media_head,
+    redirecting,
+    refusing,
+    saying,
+    serving,
+)
+
+MIB = 1024 * 1024
+SIZE = 2 * MIB
+ALICE, BOB = "Bearer alice", "Bearer bob"
+NOT_FOUND = refusing("404 Not Found", "M_NOT_FOUND")
+UNKNOWN_ENDPOINT = refusing("400 Bad Request", "M_UNRECOGNIZED")
+QUICK = Timers(first_byte=0.3, idle=0.2, total=0.5)
+
+
+def wanted(
+    authorization: str | None = ALICE,
+    *,
+    origin: str = "example.org",
+    endpoint: Endpoint = Endpoint.DOWNLOAD,
+    query: str = "",
+    filename: str | None = None,
+    client_ip: str | None = None,
+) -> MediaRequest:
+    ref = MediaRef(origin, "abc")
+    return MediaRequest(endpoint, ref, query, filename, authorization, client_ip)
+
+
+@dataclass
+class Rig:
+    """An Upstream in front of a fake homeserver."""
+
+    homeserver: FakeHomeserver
+    stack: AsyncExitStack
+    events: list[Event] = field(default_factory=list)
+    budget: Budget = field(default_factory=lambda: Budget(32 * MIB, 0.2))
+
+    async def upstream(
+        self,
+        script: Script | None = None,
+        *,
+        url: str | None = None,
+        timers: Timers | None = None,
+        redirect_hosts: frozenset[str] = frozenset(),
+    ) -> Upstream:
+        if script is not None:
+            self.homeserver.script = script
+        return await self.stack.enter_async_context(
+            Upstream(
+                url or self.homeserver.url,
+                budget=self.budget,
+                media_size=SIZE,
+                timers=timers or Timers(5, 5, 5),
+                redirect_hosts=redirect_hosts,
+                publish=self.events.append,
+            )
+        )
+
+    def codes(self) -> list[str]:
+        return [event.code for event in self.events if isinstance(event, UpstreamAnswered)]
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with FakeHomeserver() as homeserver, AsyncExitStack() as stack:
+        rig = Rig(homeserver, stack)
+        yield rig
+        assert rig.budget.reserved == 0
+
+
+def soon(seconds: float = 5) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def fetched(upstream: Upstream, request: MediaRequest | None = None, seconds: float = 5) -> bytes:
+    async with upstream.fetch(request or wanted(), soon(seconds)) as body:
+        return bytes(body.view())
+
+
+async def refused(work: Awaitable[object]) -> ScannerError:
+    with pytest.raises(ScannerError) as caught:
+        await work
+    return caught.value
+
+
+# -- what is asked -------------------------------------------------------------------------------
+
+
+async def test_a_token_is_shown_to_client_v1_alone(rig: Rig) -> None:
+    upstream = await rig.upstream(NOT_FOUND)
+    assert isinstance(await refused(fetched(upstream)), MediaNotFound)
+    assert rig.homeserver.lines == ["GET /_matrix/client/v1/media/download/example.org/abc"]
+
+
+@pytest.mark.parametrize("missing", [NOT_FOUND, refusing("404 Not Found"), UNKNOWN_ENDPOINT])
+async def test_without_a_token_r0_is_asked_after_v3(rig: Rig, missing: Script) -> None:
+    upstream = await rig.upstream(by_endpoint(v3=missing, r0=serving(PNG)))
+    assert await fetched(upstream, wanted(None)) == PNG
+    assert rig.homeserver.lines == [
+        "GET /_matrix/media/v3/download/example.org/abc",
+        "GET /_matrix/media/r0/download/example.org/abc",
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        serving(PNG),
+        refusing("403 Forbidden", "M_FORBIDDEN"),
+        refusing("400 Bad Request", "M_INVALID_PARAM"),
+        refusing("401 Unauthorized", "M_MISSING_TOKEN"),
+        refusing("500 Internal Server Error", "M_UNKNOWN"),
+    ],
+)
+async def test_r0_is_asked_after_no_other_answer(rig: Rig, answer: Script) -> None:
+    upstream = await rig.upstream(by_endpoint(v3=answer))
+    with suppress(UpstreamError):
+        await fetched(upstream, wanted(None))
+    assert rig.homeserver.asked == ["GET v3"]
+
+
+async def test_headers_are_built(rig: Rig) -> None:
+    upstream = await rig.upstream()
+    await fetched(upstream, wanted(client_ip="192.0.2.7"))
+    assert sorted(rig.homeserver.heard[0].headers) == [
+        ("accept", "*/*"),
+        ("accept-encoding", "identity"),
+        ("authorization", ALICE),
+        ("host", f"127.0.0.1:{rig.homeserver.port}"),
+        ("user-agent", "matrix-media-scanner"),
+        ("x-forwarded-for", "192.0.2.7"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "query", "filename", "target"),
+    [
+        ("example.org", "width=%41&a=b%2Fc&&x=+", None, "example.org/abc?width=%41&a=b%2Fc&&x=+"),
+        ("example.org:8448", "", "a%20b.png", "example.org:8448/abc/a%20b.png"),
+        ("[2001:db8::1]:8448", "", None, "[2001:db8::1]:8448/abc"),
+        ("192.0.2.1", "timeout_ms=1", None, "192.0.2.1/abc?timeout_ms=1"),
+    ],
+)
+async def test_target_is_not_rewritten(
+    rig: Rig, origin: str, query: str, filename: str | None, target: str
+) -> None:
+    """URL libraries decode `%41`, resolve dots and sort out what they find odd."""
+    upstream = await rig.upstream()
+    await fetched(upstream, wanted(origin=origin, query=query, filename=filename))
+    assert rig.homeserver.heard[0].target == f"/_matrix/client/v1/media/download/{target}"
+
+
+async def test_thumbnails_have_an_endpoint_of_their_own(rig: Rig) -> None:
+    upstream = await rig.upstream()
+    await fetched(upstream, wanted(endpoint=Endpoint.THUMBNAIL, query="width=1&height=2&method=crop"))
+    target = "/_matrix/client/v1/media/thumbnail/example.org/abc?width=1&height=2&method=crop"
+    assert rig.homeserver.heard[0].target == target
+
+
+async def test_a_cookie_is_never_sent_back(rig: Rig) -> None:
+    upstream = await rig.upstream(serving(PNG, Set_Cookie="session=1; Path=/"))
+    await fetched(upstream)
+    await fetched(upstream)
+    assert [heard.header("cookie") for heard in rig.homeserver.heard] == [None, None]
+
+
+async def test_connections_are_kept(rig: Rig) -> None:
+    upstream = await rig.upstream(in_turn(NOT_FOUND, serving(PNG)))
+    await refused(fetched(upstream))
+    await fetched(upstream)
+    await fetched(upstream)
+    assert len({heard.connection for heard in rig.homeserver.heard}) == 1
+
+
+# -- what comes back -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (refusing("400 Bad Request", "M_INVALID_PARAM"), MediaNotFound),
+        (refusing("403 Forbidden", "M_FORBIDDEN"), MediaNotFound),
+        (refusing("404 Not Found"), MediaNotFound),
+        (refusing("413 Payload Too Large", "M_TOO_LARGE"), MediaTooLarge),
+        (refusing("429 Too Many Requests", "M_LIMIT_EXCEEDED"), Throttled),
+        (refusing("504 Gateway Timeout", "M_NOT_YET_UPLOADED"), NotYetUploaded),
+        (refusing("504 Gateway Timeout", "M_UNKNOWN"), UpstreamFailed),
+        (refusing("500 Internal Server Error", "M_UNKNOWN"), UpstreamFailed),
+        (refusing("502 Bad Gateway", "M_TOO_LARGE"), UpstreamFailed),
+        (refusing("206 Partial Content"), UpstreamFailed),
+        (refusing("304 Not Modified"), UpstreamFailed),
+    ],
+)
+async def test_each_status_has_its_error(rig: Rig, answer: Script, expected: type[ScannerError]) -> None:
+    upstream = await rig.upstream(answer)
+    assert type(await refused(fetched(upstream))) is expected
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code", "expected"),
+    [
+        (ALICE, "M_MISSING_TOKEN", "M_MISSING_TOKEN"),
+        (ALICE, "M_UNKNOWN_TOKEN", "M_UNKNOWN_TOKEN"),
+        (ALICE, "M_UNAUTHORIZED", "M_UNKNOWN_TOKEN"),
+        (ALICE, None, "M_UNKNOWN_TOKEN"),
+        (None, None, "M_MISSING_TOKEN"),
+        (None, "M_UNKNOWN_TOKEN", "M_UNKNOWN_TOKEN"),
+    ],
+)
+async def test_a_401_has_the_code_of_the_homeserver(
+    rig: Rig, authorization: str | None, code: str | None, expected: str
+) -> None:
+    upstream = await rig.upstream(refusing("401 Unauthorized", code))
+    error = await refused(fetched(upstream, wanted(authorization)))
+    assert isinstance(error, AccessDenied)
+    assert error.code == expected
+
+
+async def test_an_errcode_may_arrive_in_pieces(rig: Rig) -> None:
+    body = b'{"error": "wait", "errcode": "M_NOT_YET_UPLOADED"}'
+    start = head("504 Gateway Timeout", [("Content-Length", str(len(body)))])
+    upstream = await rig.upstream(saying(start + body[:20], 0.05, body[20:]))
+    assert isinstance(await refused(fetched(upstream)), NotYetUploaded)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"errcode": 5}', b'"M_FORBIDDEN"', b"\xff", b"", b'{"errcode": "m x"}']
+)
+async def test_an_odd_error_body_is_no_code(rig: Rig, body: bytes) -> None:
+    start = head("401 Unauthorized", [("Content-Length", str(len(body)))])
+    upstream = await rig.upstream(saying(start, body))
+    error = await refused(fetched(upstream))
+    assert isinstance(error, AccessDenied)
+    assert error.code == "M_UNKNOWN_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("17", 17), ("0", 0), ("", None), ("-1", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("9" * 99, None)],
+)
+async def test_retry_after_is_kept_if_it_is_a_number(rig: Rig, value: str, seconds: int | None) -> None:
+    upstream = await rig.upstream(
+        refusing("429 Too Many Requests", "M_LIMIT_EXCEEDED", Retry_After=value),
+    )
+    error = await refused(fetched(upstream))
+    assert isinstance(error, Throttled)
+    assert error.retry_after == seconds
+
+
+async def test_type_and_disposition_are_as_declared(rig: Rig) -> None:
+    upstream = await rig.upstream(serving(PNG, "Image/PNG", Content_Disposition="inline; filename=a"))
+    async with upstream.fetch(wanted(), soon()) as body:
+        assert (body.content_type, body.disposition) == ("Image/PNG", "inline; filename=a")
+
+
+async def test_media_without_a_type_is_an_octet_stream(rig: Rig) -> None:
+    upstream = await rig.upstream(serving(PNG, None))
+    async with upstream.fetch(wanted(), soon()) as body:
+        assert body.content_type == "application/octet-stream"
+
+
+async def test_empty_media_is_media(rig: Rig) -> None:
+    assert await fetched(await rig.upstream(serving(b""))) == b""
+
+
+async def test_identity_is_no_encoding(rig: Rig) -> None:
+    assert await fetched(await rig.upstream(serving(PNG, Content_Encoding="identity"))) == PNG
+
+
+def _with(*headers: tuple[str, str]) -> bytes:
+    return head(headers=headers)
+
+
+BROKEN: dict[str, tuple[Step, ...]] = {
+    "two content types": (
+        _with(("Content-Type", "image/png"), ("Content-Type", "text/html"), ("Content-Length", "1")),
+        b"x",
+    ),
+    "gzip": (_with(("Content-Encoding", "gzip"), ("Content-Length", "1")), b"x"),
+    "two encodings": (
+        _with(("Content-Encoding", "identity"), ("Content-Encoding", "gzip"), ("Content-Length", "1")),
+        b"x",
+    ),
+    "truncated": (media_head(10), b"12345", Then.HANG_UP),
+    "reset": (media_head(10), b"12345", Then.RESET),
+    "truncated chunk": (CHUNKED_HEAD, b"a\r\n12345", Then.HANG_UP),
+    "no last chunk": (CHUNKED_HEAD, chunk(b"12345"), Then.HANG_UP),
+    "chunk size": (CHUNKED_HEAD, b"zz\r\n12345\r\n", LAST_CHUNK),
+    "negative chunk": (CHUNKED_HEAD, b"-5\r\n12345\r\n", LAST_CHUNK),
+    "two lengths": (_with(("Content-Length", "5"), ("Content-Length", "6")), b"123456"),
+    "odd length": (_with(("Content-Length", "0x5")), b"12345"),
+    "no answer": (Then.HANG_UP,),
+    "half a head": (b"HTTP/1.1 200 OK\r\nContent-Le", Then.HANG_UP),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", Then.HANG_UP),
+    "endless header": (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 100_000 + b"\r\n\r\n", Then.HANG_UP),
+}
+
+
+@pytest.mark.parametrize("steps", BROKEN.values(), ids=BROKEN)
+async def test_a_broken_answer_is_a_failure(rig: Rig, steps: tuple[Step, ...]) -> None:
+    upstream = await rig.upstream(saying(*steps))
+    assert type(await refused(fetched(upstream))) is UpstreamFailed
+
+
+async def test_an_absent_homeserver_is_a_failure_until_it_is_there(rig: Rig) -> None:
+    async with FakeHomeserver() as gone:
+        pass
+    upstream = await rig.upstream(url=gone.url)
+    assert type(await refused(fetched(upstream))) is UpstreamFailed
+    assert rig.codes() == ["error"]
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+
+
+def declared(size: int) -> Script:
+    return serving(bytes(size))
+
+
+def chunked(size: int) -> Script:
+    return saying(CHUNKED_HEAD, chunk(bytes(size)), LAST_CHUNK)
+
+
+def until_closed(size: int) -> Script:
+    return saying(head(headers=[("Content-Type", "image/png")]), bytes(size), Then.HANG_UP)
+
+
+@pytest.mark.parametrize("framed", [declared, chunked, until_closed])
+async def test_the_limit_is_accepted_and_one_byte_more_is_not(rig: Rig, framed: Callable[[int], Script]) -> None:
+    upstream = await rig.upstream(framed(SIZE))
+    assert await fetched(upstream) == bytes(SIZE)
+    rig.homeserver.script = framed(SIZE + 1)
+    assert isinstance(await refused(fetched(upstream)), MediaTooLarge)
+
+
+async def test_what_is_declared_too_large_is_not_read(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(media_head(SIZE + 1), FOREVER))
+    assert isinstance(await refused(fetched(upstream, seconds=1)), MediaTooLarge)
+    await rig.homeserver.until_abandoned()
+
+
+async def test_at_most_64_kib_of_an_endless_body_are_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    class Recorder(BodyWriter):
+        def write(self, piece: Bytes) -> None:
+            super().write(piece)
+            kept.append(self.size)
+
+    monkeypatch.setattr(upstream_module, "BodyWriter", Recorder)
+    endless = itertools.repeat(chunk(bytes(MIB)))
+    upstream = await rig.upstream(lambda heard: itertools.chain([CHUNKED_HEAD], endless))
+    assert isinstance(await refused(fetched(upstream)), MediaTooLarge)
+    assert SIZE < max(kept) <= SIZE + 64 * 1024
+    await rig.homeserver.until_abandoned()
+
+
+async def test_what_is_declared_is_reserved_and_no_more(rig: Rig) -> None:
+    upstream = await rig.upstream()
+    async with upstream.fetch(wanted(), soon()):
+        assert rig.budget.reserved == len(PNG)
+
+
+async def test_what_is_not_declared_is_given_back(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(CHUNKED_HEAD, chunk(PNG), 0.1, LAST_CHUNK))
+    fetch = asyncio.create_task(fetched(upstream))
+    await rig.homeserver.until_heard(1)
+    await asyncio.sleep(0.05)
+    assert rig.budget.reserved == SIZE
+    await fetch
+    assert rig.budget.reserved == 0
+
+
+# -- timers --------------------------------------------------------------------------------------
+
+SILENT: dict[str, tuple[Step, ...]] = {
+    "silent": (FOREVER,),
+    "one byte of a header now and then": (b"HTTP/1.1 200 OK\r\nA: ", *(s for _ in range(99) for s in (0.1, b"x"))),
+    "silent after its head": (media_head(10), FOREVER),
+    "silent in its body": (media_head(10), b"12345", FOREVER),
+    "one byte of a body now and then": (media_head(99), *(s for _ in range(99) for s in (0.1, b"x"))),
+}
+
+
+@pytest.mark.parametrize("steps", SILENT.values(), ids=SILENT)
+async def test_a_silent_or_dripping_homeserver_is_given_up(rig: Rig, steps: tuple[Step, ...]) -> None:
+    upstream = await rig.upstream(saying(*steps), timers=QUICK)
+    began = time.monotonic()
+    assert type(await refused(fetched(upstream))) is UpstreamSilent
+    assert time.monotonic() - began < 0.9
+    await rig.homeserver.until_abandoned()
+
+
+async def test_a_slow_first_byte_may_take_longer_than_a_pause(rig: Rig) -> None:
+    """Synapse is silent while it fetches a remote file."""
+    upstream = await rig.upstream(saying(0.25, media_head(len(PNG)), PNG), timers=QUICK)
+    assert await fetched(upstream) == PNG
+
+
+async def test_the_deadline_counts_against_the_homeserver_while_it_is_waited_for(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(FOREVER))
+    assert type(await refused(fetched(upstream, seconds=0.1))) is UpstreamSilent
+
+
+async def test_waiting_for_a_share_is_overload(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(CHUNKED_HEAD, chunk(PNG), LAST_CHUNK))
+    full = await rig.budget.downloads.reserve(rig.budget.downloads.capacity, "somebody")
+    error = await refused(fetched(upstream))
+    assert isinstance(error, Unavailable)
+    assert error.cause == "overload"
+    full.close()
+
+
+async def test_waiting_for_a_share_beyond_the_deadline_is_not_the_homeservers_fault(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(CHUNKED_HEAD, chunk(PNG), LAST_CHUNK))
+    full = await rig.budget.downloads.reserve(rig.budget.downloads.capacity, "somebody")
+    error = await refused(fetched(upstream, seconds=0.1))
+    assert isinstance(error, Unavailable)
+    assert error.cause == "timeout"
+    full.close()
+
+
+async def test_waiting_for_a_share_does_not_run_the_homeservers_timers(rig: Rig) -> None:
+    timers = Timers(first_byte=0.3, idle=0.1, total=0.1)
+    upstream = await rig.upstream(saying(CHUNKED_HEAD, chunk(PNG), LAST_CHUNK), timers=timers)
+    full = await rig.budget.downloads.reserve(rig.budget.downloads.capacity, "somebody")
+    asyncio.get_running_loop().call_later(0.15, full.close)
+    assert await fetched(upstream) == PNG
+
+
+# -- redirects -----------------------------------------------------------------------------------
+
+
+async def test_a_listed_host_is_followed_without_the_token(rig: Rig) -> None:
+    async with FakeHomeserver() as cdn:
+        upstream = await rig.upstream(
+            redirecting(f"{cdn.url}/file?signature=%41"), redirect_hosts=frozenset({f"127.0.0.1:{cdn.port}"})
+        )
+        assert await fetched(upstream, wanted(client_ip="192.0.2.7")) == PNG
+        assert cdn.lines == ["GET /file?signature=%41"]
+        assert cdn.heard[0].header("authorization") is None
+        assert cdn.heard[0].header("x-forwarded-for") is None
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "{cdn}/file",
+        "/_matrix/elsewhere",
+        "file:///etc/passwd",
+        "ftp://listed.example/",
+        "http://listed.example@127.0.0.1:{port}/",
+        "http://127.0.0.1:{port}\\@listed.example/",
+        "http://[",
+        "",
+    ],
+)
+async def test_nobody_else_is_asked(rig: Rig, status: str, location: str) -> None:
+    async with FakeHomeserver() as cdn:
+        location = location.format(cdn=cdn.url, port=cdn.port)
+        upstream = await rig.upstream(
+            redirecting(location, status), redirect_hosts=frozenset({"listed.example"})
+        )
+        assert type(await refused(fetched(upstream))) is UpstreamFailed
+        assert cdn.heard == []
+        assert len(rig.homeserver.heard) == 1
+
+
+async def test_a_redirect_loop_ends(rig: Rig) -> None:
+    hosts = frozenset({f"127.0.0.1:{rig.homeserver.port}"})
+    upstream = await rig.upstream(redirecting(f"{rig.homeserver.url}/again"), redirect_hosts=hosts)
+    assert type(await refused(fetched(upstream))) is UpstreamFailed
+    assert len(rig.homeserver.heard) == 4
+
+
+# -- sharing -------------------------------------------------------------------------------------
+
+
+async def test_the_same_request_is_sent_once(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(media_head(len(PNG)), 0.05, PNG))
+    requests = [wanted(client_ip=f"192.0.2.{number}") for number in range(5)]
+    assert await asyncio.gather(*(fetched(upstream, request) for request in requests)) == [PNG] * 5
+    assert len(rig.homeserver.heard) == 1
+    assert rig.events.count(FlightJoined("local")) == 4
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        wanted(BOB),
+        wanted(None),
+        wanted(endpoint=Endpoint.THUMBNAIL),
+        wanted(query="width=1"),
+        wanted(origin="example.com"),
+    ],
+)
+async def test_another_request_is_sent_itself(rig: Rig, other: MediaRequest) -> None:
+    upstream = await rig.upstream(saying(media_head(len(PNG)), 0.05, PNG))
+    await asyncio.gather(fetched(upstream), fetched(upstream, other))
+    assert len(rig.homeserver.heard) == 2
+
+
+async def test_one_callers_refusal_never_reaches_another(rig: Rig) -> None:
+    refusal = refusing("401 Unauthorized", "M_UNKNOWN_TOKEN")
+    upstream = await rig.upstream(
+        by_token({ALICE: lambda heard: (0.05, *refusal(heard)), BOB: lambda heard: (0.05, *serving(PNG)(heard))})
+    )
+    denied, given = await asyncio.gather(
+        refused(fetched(upstream, wanted(ALICE))), fetched(upstream, wanted(BOB))
+    )
+    assert isinstance(denied, AccessDenied)
+    assert given == PNG
+
+
+async def test_a_shared_fetch_survives_whoever_came_first(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(media_head(len(PNG)), 0.1, PNG))
+    leader = asyncio.create_task(fetched(upstream))
+    await rig.homeserver.until_heard(1)
+    follower = asyncio.create_task(fetched(upstream))
+    await asyncio.sleep(0)
+    leader.cancel()
+    assert await follower == PNG
+    assert len(rig.homeserver.heard) == 1
+
+
+async def test_a_fetch_ends_with_its_last_caller(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(media_head(SIZE), b"12345", FOREVER))
+    callers = [asyncio.create_task(fetched(upstream)) for _ in range(2)]
+    await rig.homeserver.until_heard(1)
+    await asyncio.sleep(0.05)
+    assert rig.budget.reserved == SIZE
+    for caller in callers:
+        caller.cancel()
+    await rig.homeserver.until_abandoned()
+    assert rig.budget.reserved == 0
+
+
+# -- authorising ---------------------------------------------------------------------------------
+
+BROKEN_HEADS: dict[str, Script] = {
+    "404": NOT_FOUND,
+    "405": refusing("405 Method Not Allowed"),
+    "501": refusing("501 Not Implemented"),
+    "500": refusing("500 Internal Server Error"),
+    "hangs up": saying(Then.HANG_UP),
+    "resets": saying(Then.RESET),
+    "no HTTP": saying(b"what?\r\n\r\n", Then.HANG_UP),
+}
+
+
+async def test_a_head_authorises(rig: Rig) -> None:
+    upstream = await rig.upstream()
+    await upstream.authorise(wanted(), soon())
+    assert rig.homeserver.asked == ["HEAD client/v1"]
+    assert rig.homeserver.heard[0].header("authorization") == ALICE
+
+
+@pytest.mark.parametrize("status", ["307 Temporary Redirect", "308 Permanent Redirect"])
+async def test_the_homeservers_own_redirect_authorises(rig: Rig, status: str) -> None:
+    upstream = await rig.upstream(redirecting("https://cdn.example/file", status))
+    await upstream.authorise(wanted(), soon())
+    assert rig.homeserver.asked == ["HEAD client/v1"]
+
+
+@pytest.mark.parametrize("broken", BROKEN_HEADS.values(), ids=BROKEN_HEADS)
+async def test_a_get_authorises_where_a_head_does_not_work(rig: Rig, broken: Script) -> None:
+    upstream = await rig.upstream(by_method(HEAD=broken, GET=serving(PNG)))
+    await upstream.authorise(wanted(), soon())
+    tried, first, *_ = dict.fromkeys(rig.homeserver.asked)  # where it hangs up, aiohttp asks twice
+    assert (tried, first) == ("HEAD client/v1", "GET client/v1")
+    rig.homeserver.heard.clear()
+    await upstream.authorise(wanted(), soon())
+    assert rig.homeserver.asked == ["GET client/v1"]
+
+
+async def test_a_head_is_tried_again_after_a_while(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_module, "_HEAD_DISTRUST", 0.1)
+    upstream = await rig.upstream(by_method(HEAD=NOT_FOUND, GET=serving(PNG)))
+    await upstream.authorise(wanted(), soon())
+    await upstream.authorise(wanted(), soon())
+    await asyncio.sleep(0.11)
+    await upstream.authorise(wanted(), soon())
+    heads = [asked.startswith("HEAD") for asked in rig.homeserver.asked]
+    assert heads == [True, False, False, True, False]
+
+
+@pytest.mark.parametrize("broken", BROKEN_HEADS.values(), ids=BROKEN_HEADS)
+async def test_a_get_refuses_where_a_head_does_not_work(rig: Rig, broken: Script) -> None:
+    denied = refusing("401 Unauthorized", "M_UNKNOWN_TOKEN")
+    upstream = await rig.upstream(by_method(HEAD=broken, GET=denied))
+    assert isinstance(await refused(upstream.authorise(wanted(), soon())), AccessDenied)
+
+
+async def test_a_refused_caller_does_not_make_heads_distrusted(rig: Rig) -> None:
+    upstream = await rig.upstream(NOT_FOUND)
+    assert isinstance(await refused(upstream.authorise(wanted(), soon())), MediaNotFound)
+    assert isinstance(await refused(upstream.authorise(wanted(), soon())), MediaNotFound)
+    assert rig.homeserver.asked == ["HEAD client/v1", "GET client/v1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (refusing("401 Unauthorized"), AccessDenied),
+        (refusing("429 Too Many Requests", Retry_After="3"), Throttled),
+    ],
+)
+async def test_a_head_refuses(rig: Rig, refusal: Script, expected: type[ScannerError]) -> None:
+    upstream = await rig.upstream(refusal)
+    assert type(await refused(upstream.authorise(wanted(), soon()))) is expected
+    assert rig.homeserver.asked == ["HEAD client/v1"]
+
+
+async def test_a_silent_homeserver_authorises_nobody(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(FOREVER), timers=QUICK)
+    assert type(await refused(upstream.authorise(wanted(), soon()))) is UpstreamSilent
+    assert type(await refused(upstream.authorise(wanted(), soon(0.1)))) is UpstreamSilent
+
+
+async def test_to_authorise_reads_no_body(rig: Rig) -> None:
+    upstream = await rig.upstream(by_method(HEAD=NOT_FOUND, GET=saying(media_head(SIZE), FOREVER)))
+    await upstream.authorise(wanted(), soon(1))
+    await rig.homeserver.until_abandoned()
+
+
+async def test_without_a_token_a_head_asks_v3_then_r0(rig: Rig) -> None:
+    upstream = await rig.upstream(by_endpoint(v3=NOT_FOUND, r0=serving(PNG)))
+    await upstream.authorise(wanted(None), soon())
+    assert rig.homeserver.asked == ["HEAD v3", "HEAD r0"]
+
+
+# -- is it there? --------------------------------------------------------------------------------
+
+
+async def test_whether_the_homeserver_is_there_is_asked_every_10_s_at_most(rig: Rig) -> None:
+    upstream = await rig.upstream(refusing("404 Not Found"))
+    assert await upstream.reachable()
+    assert await upstream.reachable()
+    assert rig.homeserver.lines == ["GET /_matrix/client/versions"]
+
+
+@pytest.mark.parametrize("steps", [(Then.HANG_UP,), (head("502 Bad Gateway", [("Content-Length", "0")]),)])
+async def test_a_homeserver_that_fails_is_not_reachable(rig: Rig, steps: tuple[Step, ...]) -> None:
+    assert not await (await rig.upstream(saying(*steps))).reachable()
+
+
+# -- events --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [(serving(PNG), "200"), (NOT_FOUND, "404"), (saying(FOREVER), "timeout"), (saying(Then.HANG_UP), "error")],
+)
+async def test_every_answer_of_the_homeserver_is_an_event(rig: Rig, script: Script, code: str) -> None:
+    upstream = await rig.upstream(script, timers=QUICK)
+    with suppress(UpstreamError):
+        await fetched(upstream)
+    assert rig.codes() == [code]
