@@ -171,75 +171,87 @@ class Budget:
 
 
 class Slots:
-    """How many samples the engines look at at once; small ones first.
+    """How many samples the engines look at at once: one big one a core, and small ones beside them.
 
-    A small sample costs one unit, a big one as many as there are units per core: clamd is saturated by a
-    big file a core, but needs several small ones in flight (facts/performance.md, "Knobs"). The queue is
-    ordered by arrival plus the time that a scan of this size is expected to take, so a small file
-    overtakes a big one, and a big one is not overtaken for ever.
+    clamd is saturated by one big file a core, but needs several small ones in flight (facts/performance.md,
+    "Knobs"). So each kind has a lane of its own: big files use every core, and a thumbnail that comes
+    while they do is scanned at once instead of a second later.
     """
 
     SMALL = 128 * 1024
-    UNITS_PER_CORE = 3
-    _EXPECTED_RATE = 10_000_000  # bytes per second and core, measured
+    _SMALL_PER_CORE = 3
 
     def __init__(self, cores: int, wait: float) -> None:
-        self._free = cores * self.UNITS_PER_CORE
+        self._small = _Lane(cores * self._SMALL_PER_CORE, wait)
+        self._big = _Lane(cores, wait)
+
+    @property
+    def in_flight(self) -> int:
+        """Samples that hold a slot."""
+        return self._small.in_flight + self._big.in_flight
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait for one."""
+        return self._small.waiting + self._big.waiting
+
+    @asynccontextmanager
+    async def slot(self, size: int) -> AsyncIterator[None]:
+        """Held while a sample's plaintext is in memory. Raises Unavailable when none is free in time."""
+        lane = self._small if size <= self.SMALL else self._big
+        await lane.take(size)
+        try:
+            yield
+        finally:
+            lane.give()
+
+
+class _Lane:
+    """A queue before some slots, ordered by arrival plus the time that a scan of the size may take.
+
+    So a smaller file overtakes a bigger one, and no file is overtaken for ever.
+    """
+
+    _EXPECTED_RATE = 10_000_000  # bytes per second and core, measured
+
+    def __init__(self, slots: int, wait: float) -> None:
+        self._slots = slots
         self._wait = wait
-        self._queue: list[tuple[float, int, int, asyncio.Future[None]]] = []
+        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
         self.in_flight = 0
 
     @property
     def waiting(self) -> int:
-        """How many samples wait for a slot."""
         return sum(1 for *_, turn in self._queue if not turn.done())
 
-    @asynccontextmanager
-    async def slot(self, size: int) -> AsyncIterator[None]:
-        """Held while a sample's plaintext is in memory. Raises Unavailable when none is free in time."""
-        units = 1 if size <= self.SMALL else self.UNITS_PER_CORE
-        await self._take(units, size)
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self._give(units)
-
-    async def _take(self, units: int, size: int) -> None:
-        if not self._queue and units <= self._free:
-            self._free -= units
+    async def take(self, size: int) -> None:
+        if not self._queue and self.in_flight < self._slots:
+            self.in_flight += 1
             return
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         due = loop.time() + size / self._EXPECTED_RATE
-        heapq.heappush(self._queue, (due, next(self._arrivals), units, turn))
+        heapq.heappush(self._queue, (due, next(self._arrivals), turn))
         self._serve()
         try:
             async with asyncio.timeout(self._wait):
                 await turn
         except BaseException as problem:
             if turn.done() and not turn.cancelled():
-                self._give(units)
-            turn.cancel()
+                self.in_flight -= 1  # served in the very moment in which the wait ended
             self._serve()
             if isinstance(problem, TimeoutError):
                 raise Unavailable("too many scans under way, try again", "overload") from None
             raise
 
-    def _give(self, units: int) -> None:
-        self._free += units
+    def give(self) -> None:
+        self.in_flight -= 1
         self._serve()
 
     def _serve(self) -> None:
-        while self._queue:
-            _, _, units, turn = self._queue[0]
-            if turn.done():
-                heapq.heappop(self._queue)
-                continue
-            if units > self._free:
-                return
-            heapq.heappop(self._queue)
-            self._free -= units
-            turn.set_result(None)
+        while self._queue and (self._queue[0][2].done() or self.in_flight < self._slots):
+            _, _, turn = heapq.heappop(self._queue)
+            if not turn.done():
+                self.in_flight += 1
+                turn.set_result(None)

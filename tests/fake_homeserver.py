@@ -97,15 +97,11 @@ class FakeHomeserver:
 
     async def until_heard(self, number: int) -> None:
         """Wait until so many requests have come in."""
-        async with asyncio.timeout(5):
-            while len(self.heard) < number:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.heard) >= number)
 
     async def until_abandoned(self, number: int = 1) -> None:
         """Wait until so many clients have left in the middle; within the second that is promised."""
-        async with asyncio.timeout(1):
-            while self.abandoned < number:
-                await asyncio.sleep(0.005)
+        await until(lambda: self.abandoned >= number)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -165,6 +161,13 @@ class FakeHomeserver:
             pass
         self.abandoned += 1
         return True
+
+
+async def until(holds: Callable[[], bool], seconds: float = 1.0) -> None:
+    """Wait for something that nobody announces."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - it may be the kernel that makes it true
+            await asyncio.sleep(0.005)
 
 
 def _endpoint(heard: Heard) -> tuple[str, str]:
@@ -240,4 +243,9 @@ def by_endpoint(**scripts: Script) -> Script:
 def in_turn(*scripts: Script) -> Script:
     """The first request gets the first one, and so on; the last one goes on for ever."""
     waiting = list(scripts)
-    return lambda heard: (waiting.pop(0) if len(waiting) > 1 else waiting[0])(heard)
+
+    def script(heard: Heard) -> Iterable[Step]:
+        current = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        return current(heard)
+
+    return script

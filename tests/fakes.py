@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import secrets
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -20,7 +19,6 @@ from scanner.media import Body, BodyWriter, Room, Sample
 from scanner.verdict import Outcome, Report
 
 E = TypeVar("E", bound=Event)
-
 
 
 class RecordingSink:

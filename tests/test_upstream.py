@@ -279,7 +279,14 @@ async def test_an_odd_error_body_is_no_code(rig: Rig, body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("17", 17), ("0", 0), ("", None), ("-1", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("9" * 99, None)],
+    [
+        ("17", 17),
+        ("0", 0),
+        ("", None),
+        ("-1", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("9" * 99, None),
+    ],
 )
 async def test_retry_after_is_kept_if_it_is_a_number(rig: Rig, value: str, seconds: int | None) -> None:
     upstream = await rig.upstream(
@@ -369,7 +376,9 @@ def until_closed(size: int) -> Script:
 
 
 @pytest.mark.parametrize("framed", [declared, chunked, until_closed])
-async def test_the_limit_is_accepted_and_one_byte_more_is_not(rig: Rig, framed: Callable[[int], Script]) -> None:
+async def test_the_limit_is_accepted_and_one_byte_more_is_not(
+    rig: Rig, framed: Callable[[int], Script]
+) -> None:
     upstream = await rig.upstream(framed(SIZE))
     assert await fetched(upstream) == bytes(SIZE)
     rig.homeserver.script = framed(SIZE + 1)
@@ -416,12 +425,13 @@ async def test_what_is_not_declared_is_given_back(rig: Rig) -> None:
 
 # -- timers --------------------------------------------------------------------------------------
 
+DRIP: tuple[Step, ...] = (0.1, b"x") * 99
 SILENT: dict[str, tuple[Step, ...]] = {
     "silent": (FOREVER,),
-    "one byte of a header now and then": (b"HTTP/1.1 200 OK\r\nA: ", *(s for _ in range(99) for s in (0.1, b"x"))),
+    "one byte of a header now and then": (b"HTTP/1.1 200 OK\r\nA: ", *DRIP),
     "silent after its head": (media_head(10), FOREVER),
     "silent in its body": (media_head(10), b"12345", FOREVER),
-    "one byte of a body now and then": (media_head(99), *(s for _ in range(99) for s in (0.1, b"x"))),
+    "one byte of a body now and then": (media_head(99), *DRIP),
 }
 
 
@@ -485,7 +495,9 @@ async def test_a_listed_host_is_followed_without_the_token(rig: Rig) -> None:
         assert cdn.heard[0].header("x-forwarded-for") is None
 
 
-@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+@pytest.mark.parametrize(
+    "status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"]
+)
 @pytest.mark.parametrize(
     "location",
     [
@@ -547,7 +559,9 @@ async def test_another_request_is_sent_itself(rig: Rig, other: MediaRequest) -> 
 async def test_one_callers_refusal_never_reaches_another(rig: Rig) -> None:
     refusal = refusing("401 Unauthorized", "M_UNKNOWN_TOKEN")
     upstream = await rig.upstream(
-        by_token({ALICE: lambda heard: (0.05, *refusal(heard)), BOB: lambda heard: (0.05, *serving(PNG)(heard))})
+        by_token(
+            {ALICE: lambda heard: (0.05, *refusal(heard)), BOB: lambda heard: (0.05, *serving(PNG)(heard))}
+        )
     )
     denied, given = await asyncio.gather(
         refused(fetched(upstream, wanted(ALICE))), fetched(upstream, wanted(BOB))
@@ -693,7 +707,12 @@ async def test_a_homeserver_that_fails_is_not_reachable(rig: Rig, steps: tuple[S
 
 @pytest.mark.parametrize(
     ("script", "code"),
-    [(serving(PNG), "200"), (NOT_FOUND, "404"), (saying(FOREVER), "timeout"), (saying(Then.HANG_UP), "error")],
+    [
+        (serving(PNG), "200"),
+        (NOT_FOUND, "404"),
+        (saying(FOREVER), "timeout"),
+        (saying(Then.HANG_UP), "error"),
+    ],
 )
 async def test_every_answer_of_the_homeserver_is_an_event(rig: Rig, script: Script, code: str) -> None:
     upstream = await rig.upstream(script, timers=QUICK)

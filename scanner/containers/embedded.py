@@ -14,21 +14,23 @@ from collections.abc import Callable
 
 from scanner.containers.inspection import SEARCHED, Part
 from scanner.containers.sevenzip import is_7z
-from scanner.containers.tar import BLOCK, is_header
+from scanner.containers.tar import BLOCK, begins_tar
 
 _OVERLAP = 16
 _SIGNATURES = re.compile(
     rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\xfd7zXZ\0|\x1f\x8b\x08|BZh[1-9]1AY&SY|\x28\xb5\x2f\xfd"
     rb"|ustar[ \0]|07070[127][0-9A-Fa-f]{8}|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
 )
-# Behind these, clamd sees ZIP records with the methods that it knows.
-_ZIP_PREFIXES = (b"MZ", b"\x7fELF", b"#!", b"\xd0\xcf\x11\xe0")
+_OLE2 = b"\xd0\xcf\x11\xe0"
+_IN_ZIP64 = 0xFFFFFFFF
 _RECORD = struct.Struct("<4s5H3L2H")
 _METHODS = {*range(11), 12, 14, 16, 18, 19, 20, *range(93, 100)}
 _MAX_VERSION = 63
 _NAME = re.compile(rb"[^\0-\x1f]+")
 _ZSTD_BLOCK_LIMIT = 128 * 1024
-_GZIP_SAMPLE = 4096
+# What zlib says where no reader could go on; 7-Zip's decoder is not as strict about the rest.
+_NO_DEFLATE = ("header", "block type", "stored block lengths", "too many length", "code lengths set")
+_GZIP_SAMPLE, _GZIP_CONTENT = 4096, 16
 
 
 def contains_container(part: Part) -> bool:
@@ -41,15 +43,15 @@ def contains_container(part: Part) -> bool:
 
 
 def _is_record(part: Part, offset: int) -> bool:
-    """A ZIP record that clamd may not see."""
+    """A ZIP record. In old Office files it is an embedded new one, which clamd sees by the usual methods."""
     header = part.read(offset, _RECORD.size)
     if len(header) < _RECORD.size:
         return False
-    _, version, flags, method, _, _, _, _, _, name_size, _ = _RECORD.unpack(header)
+    _, version, flags, method, _, _, _, packed, _, name_size, _ = _RECORD.unpack(header)
     name = part.read(offset + _RECORD.size, name_size)
     if version & 0xFF > _MAX_VERSION or method not in _METHODS or not _NAME.fullmatch(name):
         return False
-    return bool(flags & 1) or method not in (0, 8) or not part.read(0, 4).startswith(_ZIP_PREFIXES)
+    return bool(flags & 9) or method not in (0, 8) or packed == _IN_ZIP64 or part.read(0, 4) != _OLE2
 
 
 def _is_xz(part: Part, offset: int) -> bool:
@@ -58,14 +60,14 @@ def _is_xz(part: Part, offset: int) -> bool:
 
 
 def _is_gzip(part: Part, offset: int) -> bool:
-    """7-Zip wants known flags and a known level; then a sample must unpack."""
+    """7-Zip wants known flags and a known level; then the first bytes must unpack, whatever follows."""
     sample = part.read(offset, _GZIP_SAMPLE)
     if len(sample) < 18 or sample[3] & 0xE0 or sample[8] not in (0, 2, 4):
         return False
     try:
-        return len(zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(sample)) > 0
-    except zlib.error:
-        return False
+        return bool(zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(sample, _GZIP_CONTENT))
+    except zlib.error as error:
+        return not any(problem in str(error) for problem in _NO_DEFLATE)
 
 
 def _is_zstd(part: Part, offset: int) -> bool:
@@ -81,7 +83,7 @@ def _is_zstd(part: Part, offset: int) -> bool:
 
 
 def _is_tar(part: Part, offset: int) -> bool:
-    return is_header(part.read(offset - 257, BLOCK))
+    return begins_tar(part.read(offset - 257, BLOCK))
 
 
 def _is_squashfs(part: Part, offset: int) -> bool:

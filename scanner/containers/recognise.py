@@ -14,7 +14,7 @@ from scanner.containers.inspection import Check, Part, ambiguous
 from scanner.containers.rar import check_rar
 from scanner.containers.sevenzip import check_7z
 from scanner.containers.streams import check_bzip2, check_gzip, check_xz
-from scanner.containers.tar import BLOCK, check_tar, is_header
+from scanner.containers.tar import BLOCK, begins_tar, check_tar
 from scanner.containers.zip import check_zip, ends_as_zip
 
 _CHECKS: dict[str, Check] = {
@@ -66,7 +66,7 @@ def by_ends(part: Part) -> Check | None:
         return _CHECKS[match.lastgroup]
     if ends_as_zip(part):
         return check_zip
-    if is_header(head[:BLOCK]):
+    if begins_tar(head[:BLOCK]):
         return check_tar
     return ambiguous if _is_image(part) or is_lzma(head[:_HEAD]) else None
 

@@ -11,9 +11,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from scanner.containers.inspection import MAX_HELD, STEP, Inspection, Part, Unsure, require
+from scanner.containers.lzma2 import check_lzma, check_lzma2
 from scanner.verdict import Reason
 
 SIGNATURE = b"7z\xbc\xaf\x27\x1c"
@@ -41,6 +43,7 @@ class _Folder:
     coders: list[_Coder]
     size: int = 0
     crc: int | None = None
+    crcs: list[int | None] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
 
 
@@ -149,7 +152,16 @@ def _check_members(part: Part, streams: _Streams, end: int, inspection: Inspecti
     require(streams.position == 0)
     for folder, packed in zip(streams.folders, _packed_parts(part, streams, end), strict=True):
         require(folder.size <= MAX_HELD, Reason.LIMIT)
-        inspection.look_into_held(_unpack(folder, packed, inspection), folder.streams)
+        content = _unpack(folder, packed, inspection)
+        inspection.look_into_held(content, folder.streams)
+        _check_crcs(folder, content)
+
+
+def _check_crcs(folder: _Folder, content: bytes) -> None:
+    whole, offset = Part(content), 0
+    for size, crc in zip(folder.streams, folder.crcs or [None] * len(folder.streams), strict=True):
+        require(crc in (None, whole.slice(offset, size).crc32()), Reason.DAMAGED)
+        offset += size
 
 
 def _packed_parts(part: Part, streams: _Streams, end: int) -> list[Part]:
@@ -178,6 +190,10 @@ def _pieces(folder: _Folder, packed: Part) -> Iterator[bytes]:
     if [coder.method for coder in folder.coders] == [_COPY]:
         yield from (piece for _, piece in packed.steps())
         return
+    if folder.coders[-1].method == _LZMA1:
+        check_lzma(packed)
+    elif folder.coders[-1].method == _LZMA2:
+        require(check_lzma2(packed) == packed.size)
     decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(folder.coders))
     offset, left = 0, folder.size
     while left and not decoder.eof:
@@ -287,7 +303,10 @@ def _read_substreams(reader: _Reader, folders: list[_Folder]) -> None:
         kind = reader.byte()
     require(all(len(folder.streams) == count for folder, count in zip(folders, counts, strict=True)))
     if kind == _CRCS:
-        reader.crcs(sum(len(f.streams) for f in folders if len(f.streams) > 1 or f.crc is None))
+        unknown = [folder for folder in folders if len(folder.streams) > 1 or folder.crc is None]
+        crcs = iter(reader.crcs(sum(len(folder.streams) for folder in unknown)))
+        for folder in unknown:
+            folder.crcs = list(islice(crcs, len(folder.streams)))
         kind = reader.byte()
     require(kind == _END)
 

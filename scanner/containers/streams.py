@@ -12,10 +12,14 @@ import zlib
 from collections.abc import Iterator
 
 from scanner.containers.inspection import STEP, Inspection, Part, Unsure, require
+from scanner.containers.lzma2 import check_lzma2
 from scanner.verdict import Reason
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
+_XZ_HEADER = 12
+# Flags, and the size of the checksum behind each block: none, CRC-32, CRC-64, SHA-256.
+_XZ_CHECKS = {b"\0\0": 0, b"\0\1": 4, b"\0\4": 8, b"\0\n": 32}
 # The decoder of `xz -9` needs 65 MiB.
 _XZ_MEMORY = 80 * 1024 * 1024
 
@@ -68,8 +72,19 @@ def check_bzip2(part: Part, inspection: Inspection) -> None:
 
 def check_xz(part: Part, inspection: Inspection) -> None:
     """Raises Unsure unless clamd sees what this unpacks to."""
+    _check_xz_blocks(part)
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
     inspection.unpack(decoded(part, decoder), part.size)
+
+
+def _check_xz_blocks(part: Part) -> None:
+    """Each block: header, chunks, padding to 4 bytes, checksum; the index follows (`xz-file-format.txt`)."""
+    flags = part.read(6, 2)
+    require(flags in _XZ_CHECKS)
+    offset = _XZ_HEADER
+    while size := part.read(offset, 1).strip(b"\0"):
+        end = check_lzma2(part, offset + (size[0] + 1) * 4)
+        offset = -(-end // 4) * 4 + _XZ_CHECKS[flags]
 
 
 def decoded(part: Part, decoder: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> Iterator[bytes]:

@@ -13,6 +13,9 @@ from scanner.verdict import Reason
 BLOCK = 512
 _CHECKSUM = slice(148, 156)
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
+# POSIX, old GNU, and none (v7); clamd gives up where it changes on the way.
+_MAGIC = slice(257, 265)
+_MAGICS = (b"ustar\x0000", b"ustar  \0", bytes(8))
 _FILES, _EMPTY, _TEXTS = b"\x0007", b"123456", b"LKxg"
 # These change what a reader takes from the headers or the data that follow.
 _UNSURE_KEYS = re.compile(rb"(?:^|\n)\d+ (?:size|hdrcharset|GNU\.sparse\.[^=]*|SCHILY\.realsize)=")
@@ -26,8 +29,15 @@ _TAKEN_FOR_OTHERS = re.compile(
 )
 
 
-def is_header(block: bytes) -> bool:
-    """Whether these 512 bytes are a tar header with a right checksum."""
+def begins_tar(block: bytes) -> bool:
+    """Whether a reader may take these 512 bytes for a tar header: 7-Zip minds no checksum under a magic."""
+    if _is_header(block):
+        return True
+    fields = (block[100:108], block[124:136], block[_CHECKSUM])
+    return block[257:262] == b"ustar" and any(_octal(field) is not None for field in fields)
+
+
+def _is_header(block: bytes) -> bool:
     if len(block) < BLOCK or block[0] == 0:
         return False
     said = _octal(block[_CHECKSUM])
@@ -36,12 +46,14 @@ def is_header(block: bytes) -> bool:
 
 def check_tar(part: Part, inspection: Inspection) -> None:
     """Raises Unsure unless every reader sees in this tar what clamd sees."""
+    magic = part.read(0, BLOCK)[_MAGIC]
     name = part.read(0, 100).rstrip(b"\0")
-    require(not _TAKEN_FOR_OTHERS.match(name) and _is_utf8(name))
+    require(magic in _MAGICS and not _TAKEN_FOR_OTHERS.match(name) and _is_utf8(name))
     offset = 0
     while (block := part.read(offset, BLOCK)).strip(b"\0"):
         inspection.member()
-        require(is_header(block), Reason.DAMAGED)
+        require(_is_header(block), Reason.DAMAGED)
+        require(block[_MAGIC] == magic)
         size = _octal(block[124:136])
         if size is None:
             ambiguous()

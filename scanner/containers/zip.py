@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from scanner.containers.embedded import contains_container
 from scanner.containers.inspection import Inspection, Part, Unsure, require
 from scanner.containers.streams import Inflater
 from scanner.verdict import Reason
@@ -128,7 +129,8 @@ def _start(part: Part, base: int, entries: list[_Entry]) -> int:
         start = entries[0].offset
     if start:
         require(part.read(0, 4).startswith(_PREFIXES))
-        require(not any(entry.flags & _DESCRIPTOR for entry in entries))
+        require(entries and not any(entry.flags & _DESCRIPTOR for entry in entries))
+        require(not contains_container(part.slice(0, start)))
     return start
 
 
@@ -195,25 +197,26 @@ def _check_member(part: Part, position: int, entry: _Entry, inspection: Inspecti
     _check_encryption(flags, extra)
     require(flags == entry.flags and method == entry.method)
     require(part.read(position + _LOCAL.size, name_size) == entry.name)
-    packed, size = _local_sizes(packed, size, extra)
-    _check_sizes(entry, crc, packed, size)
+    _check_sizes(entry, crc, *_local_sizes(entry, packed, size, extra))
     data = part.slice(position + _LOCAL.size + name_size + extra_size, entry.packed)
     _check_data(data, entry, inspection)
     behind = position + _LOCAL.size + name_size + extra_size + entry.packed
     return _skip_descriptor(part, behind, entry) if entry.flags & _DESCRIPTOR else behind
 
 
-def _local_sizes(packed: int, size: int, extra: bytes) -> tuple[int, int]:
-    """Sizes as a reader without the directory has them: streaming writers put them into a ZIP64 field.
+def _local_sizes(entry: _Entry, packed: int, size: int, extra: bytes) -> tuple[int, int]:
+    """Sizes as a reader without the directory has them, which may be in a ZIP64 field.
 
-    Python puts them there and into the header as well.
+    `zip` at a pipe puts them there alone, Python there and into the header as well. Without a descriptor
+    clamd must find them in the header (tried).
     """
     zip64 = dict(_extra_fields(extra)).get(_ZIP64)
     if zip64 is None:
         return packed, size
     require(len(zip64) == _TWO_SIZES.size)
     long_size, long_packed = _TWO_SIZES.unpack(zip64)
-    require((packed, size) in ((_IN_ZIP64, _IN_ZIP64), (long_packed, long_size)))
+    in_field_alone = entry.flags & _DESCRIPTOR and packed == size == _IN_ZIP64
+    require(in_field_alone or (packed, size) == (long_packed, long_size))
     return long_packed, long_size
 
 

@@ -1,7 +1,7 @@
 """What kind of file is it? libmagic's answer, against the operator's lists.
 
-libmagic reads the plaintext itself, never a name or a header, and as much of it as it wants (7 MiB): with
-only the beginning, JSON is plain text and a Word document is any OLE file.
+libmagic gets a descriptor, as from `file`, and reads what it wants (up to 7 MiB and the end): with only
+the beginning, JSON is plain text and an old Word document any OLE file. Names and headers do not count.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import select
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Self, assert_never
 
@@ -93,6 +94,10 @@ class Log:
     def __call__(self, event: Event) -> None:  # noqa: C901 - one case for each event
         """Write what `event` deserves: one line, or none."""
         match event:
+            case StageTimed() | VerdictLookedUp() | FlightJoined() | EngineAnswered() | UpstreamAnswered():
+                pass  # these and the next line's are for the metrics
+            case Scanned() | DecryptFailed() | Rejected():
+                pass
             case Answered():
                 self._answered(event)
             case Detected():
@@ -113,10 +118,6 @@ class Log:
                 self._line(ERROR, "crashed", fields, request_id)
             case BadRequest(problem):
                 self._line(INFO, "bad request", {"problem": problem})
-            case StageTimed() | VerdictLookedUp() | FlightJoined() | EngineAnswered() | UpstreamAnswered():
-                pass
-            case Scanned() | DecryptFailed() | Rejected():
-                pass
             case _:
                 assert_never(event)
 
@@ -147,7 +148,7 @@ class Log:
             self._writer.put(line, _MAX_LINES)
 
     def _detection(self, event: Detected) -> bytes:
-        """The detection event of facts/operations.md, section 5; its schema is docs/schemas/detection.json."""
+        """Exactly what docs/schemas/detection.json says (facts/operations.md, section 5)."""
         occasion, verdict = event.occasion, event.verdict
         report, found = _finding(verdict)
         fields = {
@@ -232,7 +233,8 @@ class _Writer:
         """Not through `sys.stdout`: a thread that is stuck in it hangs the interpreter's exit."""
         while line:
             self._writable.poll()  # others who share a terminal or a pipe may have made it non-blocking
-            line = line[os.write(self._fd, line) :]
+            with suppress(BlockingIOError):
+                line = line[os.write(self._fd, line) :]
 
 
 def _rendered(level: int, message: str, fields: Fields) -> bytes:

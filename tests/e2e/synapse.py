@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import io
 import secrets
 import shutil
 import sys
@@ -112,7 +113,7 @@ class Synapse:
         headers = {**user.headers, "Content-Type": content_type}
         async with (
             aiohttp.ClientSession(self.url, headers=headers, raise_for_status=True) as session,
-            session.post(path, params=query, data=content) as answer,
+            session.post(path, params=query, data=io.BytesIO(content)) as answer,
         ):
             return str((await answer.json())["content_uri"])
 

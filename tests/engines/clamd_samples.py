@@ -1,8 +1,9 @@
-"""Samples for the tests of engines."""
+"""Samples for the tests of engines, and a way to wait for what other processes and tasks do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from scanner.media import BodyWriter, Sample
@@ -18,3 +19,10 @@ def sample(data: bytes) -> Iterator[Sample]:
         yield Sample(body)
     finally:
         body.release()
+
+
+async def until(condition: Callable[[], object], within: float = 10.0) -> None:
+    """Wait until `condition` holds, for `within` seconds at most."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110  # it is somebody else's event
+            await asyncio.sleep(0.01)

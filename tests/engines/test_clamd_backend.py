@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from scanner.engines import clamd_control
+from scanner.engines import clamd_backend, clamd_control
 from scanner.engines.clamd_backend import Clamd, ClamdBackend
 from scanner.engines.clamd_protocol import ClamdAddress
 from scanner.errors import EngineError
 from scanner.events import BackendChanged, EngineAnswered, Event
 from scanner.verdict import Outcome, Report
-from tests.engines.clamd_samples import sample
+from tests.engines.clamd_samples import sample, until
 from tests.fake_clamd import (
     VERSION,
     Behaviour,
@@ -62,13 +63,6 @@ async def watched(clamd: ClamdBackend) -> AsyncIterator[None]:
     finally:
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
-
-
-async def until(condition: object, timeout: float = 5.0) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_the_first_scan_asks_for_the_version_and_has_it(tmp_path: Path, events: EVENTS) -> None:
@@ -149,13 +143,17 @@ async def test_settings_are_part_of_the_version(tmp_path: Path, events: EVENTS) 
     assert len(versions) == 2
 
 
-async def test_nothing_is_remembered_while_clamd_loads_its_files(tmp_path: Path, events: EVENTS) -> None:
+async def test_nothing_is_remembered_while_clamd_loads_its_files(
+    tmp_path: Path, events: EVENTS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clamd_backend, "process_started_at", lambda _: time.time() + 1)
     database = tmp_path / "database"
     database.mkdir()
     (database / "custom.ndb").touch()
     async with FakeClamd(tmp_path, ok) as fake:
         clamd = backend(fake.unix, events, database=lambda: database)
         first = await scan(clamd)
+        monkeypatch.setattr(clamd_backend, "process_started_at", lambda _: None)
         (database / "custom.ndb").write_text("Custom:0:*:00\n")
         async with watched(clamd):
             await until(lambda: "RELOAD" in fake.commands)

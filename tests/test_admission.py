@@ -1,0 +1,488 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from scanner.admission import LEAST_RATE, Budget, Reader, Reservation, Share, Slots
+from scanner.errors import Unavailable
+
+MIB = 2**20
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Holders:
+    """Callers of a share; `served` is who got room, in order."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.served: list[str] = []
+
+    def ask(self, name: str, size: int, caller: str | None = None) -> asyncio.Task[Reservation]:
+        return asyncio.create_task(self._reserve(name, size, caller or name))
+
+    async def _reserve(self, name: str, size: int, caller: str) -> Reservation:
+        room = await self.share.reserve(size, caller)
+        self.served.append(name)
+        return room
+
+
+# -- shares --------------------------------------------------------------------------------------
+
+
+async def test_what_fits_is_reserved_at_once() -> None:
+    share = Share(100, wait=0)
+    rooms = [await share.reserve(50, "a") for _ in range(2)]
+    assert share.reserved == 100
+    for room in rooms:
+        room.close()
+    assert share.reserved == 0
+
+
+async def test_waiting_too_long_is_overload() -> None:
+    share = Share(100, wait=0.01)
+    room = await share.reserve(100, "a")
+    with pytest.raises(Unavailable) as refused:
+        await share.reserve(1, "b")
+    assert refused.value.cause == "overload"
+    room.close()
+    assert share.reserved == 0
+    (await share.reserve(100, "c")).close()
+
+
+async def test_callers_take_turns() -> None:
+    """One with many requests does not shut out the rest."""
+    share = Share(1, wait=5)
+    held = await share.reserve(1, "x")
+    holders = Holders(share)
+    asked = [holders.ask(f"greedy{i}", 1, "greedy") for i in range(4)]
+    asked += [holders.ask("b", 1), holders.ask("c", 1)]
+    await settle()
+    held.close()
+    for task in (asked[0], asked[4], asked[5], asked[1], asked[2], asked[3]):
+        (await task).close()
+    assert holders.served == ["greedy0", "b", "c", "greedy1", "greedy2", "greedy3"]
+
+
+async def test_caller_whose_earlier_request_gave_up_keeps_his_turn() -> None:
+    share = Share(1, wait=5)
+    held = await share.reserve(1, "x")
+    holders = Holders(share)
+    first = holders.ask("a", 1)
+    gone, stays = holders.ask("b1", 1, "b"), holders.ask("b2", 1, "b")
+    last = holders.ask("c", 1)
+    await settle()
+    gone.cancel()
+    await settle()
+    held.close()
+    for task in (first, stays, last):
+        (await task).close()
+    assert holders.served == ["a", "b2", "c"]
+
+
+async def test_big_one_at_the_head_is_not_passed_by_small_ones() -> None:
+    share = Share(100, wait=5)
+    held = await share.reserve(50, "x")
+    holders = Holders(share)
+    big, small = holders.ask("big", 100), holders.ask("small", 1)
+    await settle()
+    assert holders.served == []
+    held.close()
+    (await big).close()
+    (await small).close()
+    assert holders.served == ["big", "small"]
+
+
+async def test_those_behind_a_big_one_are_served_when_it_gives_up() -> None:
+    share = Share(100, wait=5)
+    held = await share.reserve(50, "x")
+    holders = Holders(share)
+    big, small = holders.ask("big", 100), holders.ask("small", 50)
+    await settle()
+    big.cancel()
+    (await small).close()
+    held.close()
+    assert share.reserved == 0
+
+
+async def test_room_that_is_not_needed_lets_others_in() -> None:
+    share = Share(100, wait=5)
+    room = await share.reserve(100, "a")
+    waiting = Holders(share).ask("b", 60)
+    await settle()
+    room.shrink(40)
+    (await waiting).close()
+    room.close()
+    room.close()
+    assert share.reserved == 0
+
+
+async def test_cancellation_in_the_moment_of_being_served_gives_the_bytes_back() -> None:
+    share = Share(100, wait=5)
+    held = await share.reserve(100, "a")
+    waiting = Holders(share).ask("b", 100)
+    await settle()
+    held.close()
+    assert share.reserved == 100, "promised already"
+    waiting.cancel()
+    await settle()
+    assert waiting.cancelled()
+    assert share.reserved == 0
+
+
+async def test_shares_do_not_wait_for_each_other() -> None:
+    budget = Budget(16 * MIB, wait=0.01)
+    big = await budget.share_for(MIB + 1).reserve(budget.downloads.capacity, "a")
+    small = await budget.share_for(MIB).reserve(MIB, "a")
+    assert (budget.capacity, budget.reserved) == (16 * MIB, 15 * MIB)
+    big.close()
+    small.close()
+    assert budget.reserved == 0
+
+
+@pytest.mark.parametrize("media_size", [1, MIB, 20 * MIB, 20 * MIB + 3])
+def test_least_memory_that_is_configurable_holds_one_media(media_size: int) -> None:
+    """`config.Limits` refuses less."""
+    budget = Budget(max(media_size + media_size // 7 + 1, 8 * MIB), wait=1)
+    assert budget.share_for(media_size).capacity >= media_size
+
+
+# -- slow readers --------------------------------------------------------------------------------
+
+
+def lent(share: Share, room: Reservation, cuts: list[str], name: str, *, seconds: float, taken: int) -> None:
+    """A reader that began `seconds` ago."""
+    reader = Reader(lambda: cuts.append(name))
+    reader.began -= seconds
+    reader.taken = taken
+    share.enter(reader)
+
+
+@pytest.mark.slow
+async def test_slowest_reader_is_cut_while_others_wait() -> None:
+    share = Share(100, wait=5)
+    room = await share.reserve(100, "x")
+    cuts: list[str] = []
+    lent(share, room, cuts, "slow", seconds=10, taken=10 * LEAST_RATE - 100_000)
+    lent(share, room, cuts, "slowest", seconds=10, taken=1)
+    lent(share, room, cuts, "new", seconds=1, taken=0)
+    lent(share, room, cuts, "fast", seconds=10, taken=20 * LEAST_RATE)
+    waiting = asyncio.create_task(share.reserve(1, "y"))
+    await asyncio.sleep(1.1)
+    assert cuts == ["slowest"]
+    waiting.cancel()
+    await settle()
+    await asyncio.sleep(1.1)
+    assert cuts == ["slowest"], "nobody waits any more"
+
+
+@pytest.mark.slow
+async def test_slow_reader_is_left_alone_while_nobody_waits() -> None:
+    share = Share(100, wait=5)
+    room = await share.reserve(50, "x")
+    cuts: list[str] = []
+    lent(share, room, cuts, "slow", seconds=100, taken=0)
+    (await share.reserve(50, "y")).close()
+    await asyncio.sleep(1.1)
+    assert cuts == []
+
+
+@pytest.mark.slow
+async def test_cut_reader_makes_room() -> None:
+    share = Share(100, wait=5)
+    room = await share.reserve(100, "x")
+    cut = asyncio.Event()
+
+    async def read() -> None:
+        with room.lend(cut.set) as reader:
+            reader.began -= 10
+            await cut.wait()
+        room.close()
+
+    reading = asyncio.create_task(read())
+    await settle()
+    (await share.reserve(100, "y")).close()
+    await reading
+    assert share.reserved == 0
+
+
+# -- slots ---------------------------------------------------------------------------------------
+
+
+class Scans:
+    """Scans in slots; `served` is who got one, in order."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.served: list[str] = []
+        self.ends: dict[str, asyncio.Event] = {}
+
+    def ask(self, name: str, size: int) -> asyncio.Task[None]:
+        self.ends[name] = asyncio.Event()
+        return asyncio.create_task(self._scan(name, size))
+
+    async def _scan(self, name: str, size: int) -> None:
+        async with self.slots.slot(size):
+            self.served.append(name)
+            await self.ends[name].wait()
+
+    async def end(self, name: str) -> None:
+        self.ends[name].set()
+        await settle()
+
+
+@asynccontextmanager
+async def scans(cores: int = 1, wait: float = 5) -> AsyncIterator[Scans]:
+    """Afterwards every slot must have come back."""
+    slots = Slots(cores, wait)
+    yield Scans(slots)
+    assert (slots.in_flight, slots.waiting) == (0, 0)
+    for _ in range(cores):  # all of them at once
+        async with asyncio.timeout(0.1), slots.slot(10 * MIB):
+            pass
+
+
+async def finish(scans: Scans, *tasks: asyncio.Task[None]) -> None:
+    for end in scans.ends.values():
+        end.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_small_scans_share_a_core_and_a_big_one_takes_all_of_it() -> None:
+    async with scans() as some:
+        small = [some.ask(f"small{i}", Slots.SMALL) for i in range(4)]
+        await settle()
+        assert len(some.served) == Slots.UNITS_PER_CORE
+        assert (some.slots.in_flight, some.slots.waiting) == (3, 1)
+        await finish(some, *small)
+        big = [some.ask(f"big{i}", Slots.SMALL + 1) for i in range(2)]
+        await settle()
+        assert some.slots.in_flight == 1
+        await finish(some, *big)
+
+
+async def test_as_many_big_scans_at_once_as_there_are_cores() -> None:
+    async with scans(cores=2) as some:
+        big = [some.ask(f"big{i}", 20 * MIB) for i in range(3)]
+        await settle()
+        assert (some.slots.in_flight, some.slots.waiting) == (2, 1)
+        await finish(some, *big)
+
+
+async def test_small_scan_overtakes_a_big_one_that_waits() -> None:
+    async with scans() as some:
+        tasks = [some.ask("running", 20 * MIB)]
+        await settle()
+        tasks += [some.ask("big", 20 * MIB), some.ask("small", 1000)]
+        await settle()
+        await some.end("running")
+        assert some.served == ["running", "small"]
+        await some.end("small")
+        assert some.served[-1] == "big"
+        await finish(some, *tasks)
+
+
+async def test_big_scan_is_not_overtaken_for_ever() -> None:
+    """3 MB count as 0.3 s; a small one that comes later than that is behind it."""
+    async with scans() as some:
+        tasks = [some.ask("running", 20 * MIB)]
+        await settle()
+        tasks.append(some.ask("big", 3_000_000))
+        await asyncio.sleep(0.35)
+        tasks.append(some.ask("late", 1))
+        await settle()
+        await some.end("running")
+        assert some.served[1] == "big"
+        await finish(some, *tasks)
+
+
+async def test_big_scan_at_the_head_gets_the_core_although_small_ones_would_fit() -> None:
+    async with scans() as some:
+        tasks = [some.ask("running", 1), some.ask("running too", 1)]
+        await settle()
+        tasks.append(some.ask("big", 200_000))
+        await asyncio.sleep(0.05)
+        tasks.append(some.ask("late", 1))
+        await settle()
+        assert some.served == ["running", "running too"]
+        await some.end("running")
+        await some.end("running too")
+        assert some.served[2] == "big"
+        await finish(some, *tasks)
+
+
+async def test_waiting_too_long_for_a_slot_is_overload() -> None:
+    async with scans(wait=0.01) as some:
+        running = some.ask("running", 20 * MIB)
+        await settle()
+        with pytest.raises(Unavailable) as refused:
+            async with some.slots.slot(1):
+                raise AssertionError
+        assert refused.value.cause == "overload"
+        await finish(some, running)
+
+
+async def test_scan_that_breaks_gives_its_slot_back() -> None:
+    async with scans() as some:
+        with pytest.raises(ZeroDivisionError):
+            async with some.slots.slot(20 * MIB):
+                _ = 1 / 0
+
+
+async def test_cancellation_in_every_state_gives_the_slot_back() -> None:
+    async with scans() as some:
+        holding, waiting, behind = some.ask("holding", MIB), some.ask("waiting", MIB), some.ask("behind", MIB)
+        await settle()
+        waiting.cancel()
+        await settle()
+        some.ends["holding"].set()
+        await asyncio.sleep(0)  # `behind` is promised the slot now
+        behind.cancel()
+        await settle()
+        assert holding.done()
+        using = some.ask("using", MIB)
+        await settle()
+        assert some.served[-1] == "using"
+        using.cancel()
+        await asyncio.gather(holding, waiting, behind, using, return_exceptions=True)
+
+
+async def test_small_one_behind_a_cancelled_big_one_is_served_at_once() -> None:
+    async with scans() as some:
+        tasks = [some.ask("running", 1)]
+        await settle()
+        big = some.ask("big", 200_000)
+        await asyncio.sleep(0.05)
+        tasks.append(some.ask("small", 1))
+        await settle()
+        assert some.served == ["running"]
+        big.cancel()
+        await settle()
+        assert some.served == ["running", "small"]
+        await finish(some, *tasks)
+
+
+# -- every interleaving --------------------------------------------------------------------------
+
+
+class _Interleavings(RuleBasedStateMachine):
+    """Callers ask, give back and are cancelled, in any order and at any step of the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.ends: list[asyncio.Event] = []
+        self.held = 0
+
+    def start(self, hold: Callable[[asyncio.Event], asyncio.Task[None]]) -> None:
+        self.ends.append(asyncio.Event())
+        self.tasks.append(hold(self.ends[-1]))
+
+    @rule(count=st.integers(1, 3))
+    def step(self, count: int) -> None:
+        for _ in range(count):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.tasks)).cancel()
+
+    @precondition(lambda self: self.ends)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.ends)).set()
+
+    def teardown(self) -> None:
+        """All others get what they wait for once those before them have ended."""
+        for end in self.ends:
+            end.set()
+        self.step(6 + 4 * len(self.tasks))
+        try:
+            assert all(task.done() for task in self.tasks), "somebody waits for ever"
+            assert all(task.cancelled() or task.exception() is None for task in self.tasks)
+            assert self.held == 0
+            self.nothing_leaked()
+        finally:
+            self.loop.close()
+
+    def nothing_leaked(self) -> None:
+        raise NotImplementedError
+
+
+class ShareInterleavings(_Interleavings):
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = Share(10, wait=3600)
+
+    async def _hold(self, size: int, kept: int, caller: int, end: asyncio.Event) -> None:
+        room = await self.share.reserve(size, caller)
+        self.held += size
+        with suppress(asyncio.CancelledError):
+            await end.wait()
+        self.held -= size - kept
+        room.shrink(kept)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        self.held -= kept
+        room.close()
+
+    @rule(size=st.integers(0, 10), caller=st.integers(0, 2), data=st.data())
+    def ask(self, size: int, caller: int, data: st.DataObject) -> None:
+        kept = data.draw(st.integers(0, size))
+        self.start(lambda end: self.loop.create_task(self._hold(size, kept, caller, end)))
+
+    @invariant()
+    def never_more_than_the_capacity_is_reserved(self) -> None:
+        assert self.held <= self.share.reserved <= self.share.capacity
+
+    def nothing_leaked(self) -> None:
+        assert self.share.reserved == 0
+
+
+class SlotInterleavings(_Interleavings):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots = Slots(cores=2, wait=3600)
+
+    async def _hold(self, size: int, end: asyncio.Event) -> None:
+        units = 1 if size <= Slots.SMALL else Slots.UNITS_PER_CORE
+        async with self.slots.slot(size):
+            self.held += units
+            try:
+                await end.wait()
+            finally:
+                self.held -= units
+
+    @rule(size=st.sampled_from([1, 1000, Slots.SMALL + 1, 20 * MIB]))
+    def ask(self, size: int) -> None:
+        self.start(lambda end: self.loop.create_task(self._hold(size, end)))
+
+    @invariant()
+    def never_more_slots_are_held_than_there_are(self) -> None:
+        assert 0 <= self.held <= 2 * Slots.UNITS_PER_CORE
+
+    def nothing_leaked(self) -> None:
+        async def all_at_once() -> None:
+            async with self.slots.slot(MIB), self.slots.slot(MIB):
+                assert self.slots.in_flight == 2
+
+        self.loop.run_until_complete(asyncio.wait_for(all_at_once(), 1))
+        assert (self.slots.in_flight, self.slots.waiting) == (0, 0)
+
+
+_SETTINGS = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestShareInterleavings = ShareInterleavings.TestCase
+TestShareInterleavings.settings = _SETTINGS
+TestSlotInterleavings = SlotInterleavings.TestCase
+TestSlotInterleavings.settings = _SETTINGS
