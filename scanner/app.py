@@ -7,10 +7,12 @@ drain first, the log closes last.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +28,7 @@ from scanner.engines.clamd_protocol import ClamdAddress
 from scanner.engines.mime import Mime
 from scanner.errors import ConfigError
 from scanner.event_sinks.log import Log
-from scanner.events import Bus, Publish
+from scanner.events import BackendChanged, Bus, Event, LibraryWarned, Publish
 from scanner.key_files import REQUEST_SECRET, read_or_generate_secret, read_secret
 from scanner.metrics import Metrics, Read
 from scanner.pipeline import Pipeline
@@ -70,7 +72,9 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
         backends = [(ClamAV.name, address) for address in config.clamav.addresses]
         metrics = Metrics(version, ROUTES, backends, config.verdict_cache.url)
         log = await stack.enter_async_context(Log(config.log.level, version=version))
-        publish = Bus((metrics, log)).publish
+        bus = Bus((metrics, log))
+        publish = bus.publish
+        stack.enter_context(_library_logs(publish))
 
         embedded = await _embedded_clamd(config, stack, publish)
         clamav = await stack.enter_async_context(_clamav(config, embedded, publish))
@@ -90,6 +94,7 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
         )
 
         canary = Canary(clamav.backends, publish)
+        bus.add(partial(_wake, canary))
         await _in_background(stack, canary.run())
         readiness = _readiness(config, clamav, canary, upstream)
         api = ContentScanner(
@@ -99,7 +104,7 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
         await _listen(config, stack, publish, "ops_listen", operations_routes(operations))
         site = await _listen(config, stack, publish, "listen", scanner_routes(api, operations))
         service = Service(config, clamav, cache, budget, slots, readiness, site)
-        _add_gauges(metrics, service)
+        _add_gauges(metrics, service, log)
         yield service
 
 
@@ -195,6 +200,32 @@ def _readiness(config: Config, clamav: ClamAV, canary: Canary, upstream: Upstrea
     )
 
 
+def _wake(canary: Canary, event: Event) -> None:
+    if isinstance(event, BackendChanged) and event.state in ("up", "version"):
+        canary.wake()
+
+
+class _LibraryLog(logging.Handler):
+    """What libraries log becomes an event, without the arguments: a token could be among them."""
+
+    def __init__(self, publish: Publish) -> None:
+        super().__init__(logging.WARNING)
+        self._publish = publish
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._publish(LibraryWarned(record.name, str(record.msg).partition("\n")[0]))
+
+
+@contextmanager
+def _library_logs(publish: Publish) -> Iterator[None]:
+    handler = _LibraryLog(publish)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
 async def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
     group = await stack.enter_async_context(asyncio.TaskGroup())
     stack.callback(group.create_task(work).cancel)
@@ -220,8 +251,8 @@ async def _listen(
     return site
 
 
-def _add_gauges(metrics: Metrics, service: Service) -> None:
-    budget, slots, clamds = service.budget, service.slots, service.clamav.backends
+def _add_gauges(metrics: Metrics, service: Service, log: Log) -> None:
+    budget, slots, clamds, cache = service.budget, service.slots, service.clamav.backends, service.cache
 
     def each(read: Callable[[ClamdBackend], float | None]) -> Read:
         """One number for each clamd that has one."""
@@ -247,6 +278,9 @@ def _add_gauges(metrics: Metrics, service: Service) -> None:
     metrics.gauge("engine_queue_length", "Samples that wait for a slot.", lambda: [((), slots.waiting)])
     metrics.gauge("scans_in_flight", "Samples that hold a slot.", lambda: [((), slots.in_flight)])
     metrics.gauge("http_requests_in_flight", "Being answered.", lambda: [((), service.site.in_flight)])
-    metrics.gauge("verdict_cache_entries", "Remembered.", lambda: [((), service.cache.entries())])
+    metrics.gauge(
+        "verdict_cache_entries", "Remembered.", lambda: [((cache.name,), cache.entries())], ("tier",)
+    )
+    metrics.gauge("log_lines_dropped", "Log lines that nobody took.", lambda: [((), log.dropped)])
     metrics.gauge("buffer_bytes", "Reserved.", lambda: [(("memfd",), budget.reserved)], ("kind",))
     metrics.gauge("buffer_limit_bytes", "At most.", lambda: [(("memfd",), budget.capacity)], ("kind",))

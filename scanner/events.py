@@ -187,6 +187,14 @@ class ProcessChanged:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LibraryWarned:
+    """A library of ours logged something: the first line of its message, without its arguments."""
+
+    library: str
+    message: str
+
+
 Event = (
     Answered
     | Rejected
@@ -205,6 +213,7 @@ Event = (
     | CanaryRan
     | StoreFailed
     | ProcessChanged
+    | LibraryWarned
 )
 Publish = Callable[[Event], None]
 
@@ -213,7 +222,11 @@ class Bus:
     """Hands every event to every sink, in order, at once."""
 
     def __init__(self, sinks: Sequence[Publish]) -> None:
-        self._sinks = tuple(sinks)
+        self._sinks = list(sinks)
+
+    def add(self, sink: Publish) -> None:
+        """From now on tell `sink`, too."""
+        self._sinks.append(sink)
 
     def publish(self, event: Event) -> None:
         """Sinks do not block and do not raise."""

@@ -30,6 +30,7 @@ from scanner.events import (
     EngineFailed,
     Event,
     FlightJoined,
+    LibraryWarned,
     ProcessChanged,
     Rejected,
     Scanned,
@@ -224,6 +225,7 @@ class Metrics:
                 | BadRequest()
                 | Crashed()
                 | EngineFailed()
+                | LibraryWarned()
                 | ProcessChanged()
                 | StoreFailed()
             ):

@@ -121,18 +121,18 @@ class RawClient:
 @asynccontextmanager
 async def connected(port: int, *, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
     """A connection; a small `receive_buffer` (bytes) makes a reader slow that does not read."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    if receive_buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-    reader, writer = await asyncio.open_connection(sock=sock, limit=receive_buffer or 64 * 1024)
-    try:
-        yield RawClient(reader, writer)
-    finally:
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=receive_buffer or 64 * 1024)
+        try:
+            yield RawClient(reader, writer)
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 def request(

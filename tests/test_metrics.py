@@ -21,6 +21,7 @@ from scanner.events import (
     EngineFailed,
     Event,
     FlightJoined,
+    LibraryWarned,
     Occasion,
     ProcessChanged,
     Rejected,
@@ -98,6 +99,7 @@ EVENTS: list[tuple[Event, dict[str, float]]] = [
     (BackendChanged("clamav", "embedded", "up"), {}),
     (StoreFailed("sqlite", "disk full"), {}),
     (ProcessChanged("clamd", "started"), {}),
+    (LibraryWarned("asyncio", "slow"), {}),
 ]
 
 

@@ -6,6 +6,7 @@ import re
 
 from scanner.containers.embedded import contains_container
 from scanner.containers.inspection import Inspection, Part, Unsure, require
+from scanner.containers.tar import begins_tar_later
 from scanner.containers.zip import check_zip, ends_as_zip, without_rest
 from scanner.verdict import Reason
 
@@ -33,7 +34,7 @@ def check_ole2(part: Part, inspection: Inspection) -> None:
 
     One that ends in a ZIP (an embedded .xlsx) must be plain as such, too.
     """
-    require(not contains_container(part))
+    require(not contains_container(part) and not begins_tar_later(part))
     if ends_as_zip(part):
         check_zip(without_rest(part), inspection)
     for _, step in part.steps(overlap=len(_ENCRYPTED_PACKAGE)):

@@ -115,14 +115,19 @@ _CONFIRM: dict[bytes, Callable[[Part, int], bool]] = {
 
 
 def is_lzma(head: bytes) -> bool:
-    """Whether these bytes begin a bare .lzma file, which has no signature."""
-    size = int.from_bytes(head[5:13], "little")
-    if len(head) < 14 or head[0] >= 9 * 5 * 5 or head[13] or (size >> 38 and size + 1 >> 64 == 0):
+    """Whether these bytes begin a bare .lzma file, which has no signature, or 7-Zip's form for x86 code."""
+    return _is_lzma(head) or (head[:1] in (b"\0", b"\1") and _is_lzma(head[1:]))
+
+
+def _is_lzma(head: bytes) -> bool:
+    size = head[5:13]
+    if len(head) < 14 or head[0] >= 9 * 5 * 5 or head[13] or (size[7] and size != b"\xff" * 8):
         return False
     dictionary = int.from_bytes(head[1:5], "little")
     if dictionary != 0xFFFFFFFF and dictionary.bit_count() > 2:
         return False
     try:
-        return bool(dictionary) and lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(head, 1) is not None
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+        return bool(dictionary) and bool(decoder.decompress(head[:5] + b"\xff" * 8 + head[13:], 1))
     except lzma.LZMAError:
         return False

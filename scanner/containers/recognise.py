@@ -14,7 +14,7 @@ from scanner.containers.inspection import Check, Part, ambiguous
 from scanner.containers.rar import check_rar
 from scanner.containers.sevenzip import check_7z
 from scanner.containers.streams import check_bzip2, check_gzip, check_xz
-from scanner.containers.tar import BLOCK, begins_tar, check_tar
+from scanner.containers.tar import BLOCK, begins_tar, begins_tar_later, check_tar
 from scanner.containers.zip import check_zip, ends_as_zip
 
 _CHECKS: dict[str, Check] = {
@@ -73,7 +73,7 @@ def by_ends(part: Part) -> Check | None:
 
 def by_inside(part: Part) -> Check | None:
     """The check for any other part."""
-    if contains_container(part):
+    if contains_container(part) or begins_tar_later(part):
         return ambiguous
     return check_pdf if b"%PDF-" in part.read(0, _PDF_WITHIN) else None
 

@@ -29,6 +29,9 @@ _SIZES, _CRCS, _FOLDER, _UNPACK_SIZES, _COUNTS, _EMPTY_STREAM, _PACKED_HEADER = 
 _FILE_PROPERTIES = (_EMPTY_STREAM, 15, 17, 18, 19, 20, 21, 25)
 
 _COPY, _LZMA1, _LZMA2, _BCJ = b"\0", b"\3\1\1", b"\x21", b"\3\3\1\3"
+# At a stream's proper end the range coder stands at zero, and reads zeros as zeros for ever. The SDK's decoder,
+# which clamd has, insists on that; liblzma does not.
+_BEYOND = bytes(64)
 _AES = b"\6\xf1\7\1"
 
 
@@ -206,6 +209,8 @@ def _pieces(folder: _Folder, packed: Part) -> Iterator[bytes]:
             raise Unsure(Reason.DAMAGED) from None
         left -= len(piece)
         yield piece
+    if folder.coders[-1].method == _LZMA1:
+        require(offset == packed.size and decoder.decompress(_BEYOND, len(_BEYOND) // 2).strip(b"\0") == b"")
 
 
 def _filters(coders: list[_Coder]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ _MAGICS = (b"ustar\x0000", b"ustar  \0", bytes(8))
 _FILES, _EMPTY, _TEXTS = b"\x0007", b"123456", b"LKxg"
 # These change what a reader takes from the headers or the data that follow.
 _UNSURE_KEYS = re.compile(rb"(?:^|\n)\d+ (?:size|hdrcharset|GNU\.sparse\.[^=]*|SCHILY\.realsize)=")
+_SEARCHED_BLOCKS = 16
 _MAX_TEXT = 1024 * 1024
 
 
@@ -27,6 +28,12 @@ _TAKEN_FOR_OTHERS = re.compile(
     rb"[\0-\x1f]|[A-Za-z-]+: |From |>From|#@~|%|\(This|\.RMF|0707|7z|ALZ|BM|BZh|[CFZ]WS|EGGA|ER|GIF|HWP|Hi\. "
     rb"|ID3|II|ITSF|MM|MSCF|MZ|OggS|PK|RIF|Rar!|SIP-|SQLite|SYMC|SZDD|X-|\[ali|begin |xar!|[{<]|`|\xef\xbb"
 )
+
+
+def begins_tar_later(part: Part) -> bool:
+    """Whether a tar begins in one of the next blocks: GNU tar goes on to the first header that it finds."""
+    blocks = part.read(BLOCK, _SEARCHED_BLOCKS * BLOCK)
+    return any(_is_header(blocks[i : i + BLOCK]) for i in range(0, len(blocks) - BLOCK + 1, BLOCK))
 
 
 def begins_tar(block: bytes) -> bool:

@@ -32,6 +32,7 @@ from scanner.events import (
     EngineFailed,
     Event,
     FlightJoined,
+    LibraryWarned,
     ProcessChanged,
     Rejected,
     Scanned,
@@ -116,6 +117,8 @@ class Log:
             case Crashed(route, problem, where, request_id):
                 fields = {"route": route, "problem": problem, "where": where}
                 self._line(ERROR, "crashed", fields, request_id)
+            case LibraryWarned(library, message):
+                self._line(WARNING, "library", {"library": library, "problem": message})
             case BadRequest(problem):
                 self._line(INFO, "bad request", {"problem": problem})
             case _:

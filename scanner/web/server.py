@@ -8,16 +8,19 @@ echo a token into the log, the Server header, decompression.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 from aiohttp import web
 
 from scanner.errors import (
+    AccessDenied,
     DecryptionError,
+    InvalidMedia,
     MalformedRequest,
     MediaTooLarge,
     RequestTooLarge,
@@ -37,6 +40,7 @@ _HEAD_TIMEOUT = 10.0
 _KEEPALIVE = 75.0
 _DISCARD = 5.0  # seconds of reading what is left of a refused request's body
 UNKNOWN_ROUTE = "unknown"
+_QUERY = re.compile(r"[!-~]*")
 
 
 class _Connection(web.RequestHandler):
@@ -65,6 +69,13 @@ class _Connection(web.RequestHandler):
         else:
             self._stop_head_timer()
 
+    def close(self) -> None:
+        """aiohttp would keep an idle connection, deaf, until the last request on another has ended."""
+        idle = self._waiter is not None and not self._waiter.done()
+        super().close()
+        if idle:
+            self.force_close()
+
     def _waits_for_head(self) -> bool:
         return not self._messages and self._current_request is None
 
@@ -86,9 +97,10 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """aiohttp would log a traceback with the offending line, a token in it perhaps."""
+        if isinstance(exc, ConnectionError) or request.writer.output_size:
+            raise ConnectionError("the client is gone, or has half an answer")
         self._publish(BadRequest(type(exc).__name__ if exc is not None else "unknown"))
-        answer = wire.unrecognized(status, "malformed request")
-        response = wire.complete(answer)
+        response = wire.complete(wire.malformed())
         response.force_close()
         return response
 
@@ -190,11 +202,7 @@ class Site:
         return response
 
     async def _answer(self, http: web.BaseRequest) -> tuple[Request | None, str, Answer]:
-        try:
-            path, query, token = split_target(http.raw_path)
-            authorization = _authorization(http, token)
-        except ScannerError as error:
-            return None, UNKNOWN_ROUTE, wire.refusal(error)
+        path, query, token = split_target(http.raw_path)
         found = self._router.find(path)
         if found is None:
             return None, UNKNOWN_ROUTE, wire.unrecognized(404, "no such route")
@@ -203,9 +211,20 @@ class Site:
             return None, route.template, wire.preflight()
         if not route.allows(http.method):
             return None, route.template, wire.method_not_allowed(route.method)
-        deadline = asyncio.get_running_loop().time() + self._request_timeout
-        request = Request(http, segments, query, deadline, authorization, self._client_ip(http))
+        try:
+            request = self._request(http, segments, query, token)
+        except ScannerError as error:
+            return None, route.template, wire.refusal(error)
         return request, route.template, await self._handle(route, request)
+
+    def _request(
+        self, http: web.BaseRequest, segments: Mapping[str, str], query: str, token: str | None
+    ) -> Request:
+        if not _QUERY.fullmatch(query):
+            raise InvalidMedia("the query has characters that no query can have")
+        deadline = asyncio.get_running_loop().time() + self._request_timeout
+        authorization = _authorization(http, token)
+        return Request(http, segments, query, deadline, authorization, self._client_ip(http))
 
     async def _handle(self, route: Route, request: Request) -> Answer:
         try:
@@ -245,9 +264,10 @@ def _authorization(http: web.BaseRequest, token: str | None) -> str | None:
     headers = http.headers.getall("Authorization", [])
     if len(headers) > 1:
         raise MalformedRequest("more than one Authorization header")
-    if headers:
-        return headers[0]
-    return f"Bearer {token}" if token and token.isascii() and token.isprintable() else None
+    credentials = headers[0] if headers else f"Bearer {token}" if token else ""
+    if not (credentials.isascii() and credentials.isprintable()):
+        raise AccessDenied("the access token has characters that no token can have", "M_UNKNOWN_TOKEN")
+    return credentials or None
 
 
 def _is_address(text: str) -> bool:

@@ -182,6 +182,11 @@ def crashed() -> Answer:
     return json_answer({"reason": Code.UNKNOWN, "info": "Internal error"}, 500, Code.UNKNOWN)
 
 
+def malformed() -> Answer:
+    """What came is no HTTP: it may have been meant for a route of ours, so it has their form."""
+    return json_answer({"reason": Code.UNKNOWN, "info": "Malformed request"}, 400, Code.UNKNOWN)
+
+
 def scanned(decision: Decision) -> Answer:
     """The answer of `scan*`: clean or not; a forbidden type and a failure are errors here, too."""
     if decision.outcome in (Outcome.FORBIDDEN, Outcome.FAILED):

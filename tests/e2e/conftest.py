@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
 import pytest
@@ -36,6 +36,18 @@ def clients() -> None:
 async def scanner(product: Product) -> AsyncIterator[ScannerApi]:
     async with aiohttp.ClientSession(product.url) as session:
         yield ScannerApi(session)
+
+
+@pytest.fixture
+def written(synapse: Synapse, product: Product, scanner: ScannerApi) -> Callable[[], Awaitable[str]]:
+    """Everything that the product wrote up to now: up to the line about a request that only this one made."""
+
+    async def output() -> str:
+        mark = f"mxc://{synapse.server_name}/mark-{secrets.token_hex(8)}"
+        await scanner.scan(mark, None)
+        return product.output(until=mark)
+
+    return output
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import secrets
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -62,15 +61,12 @@ class Product:
 
     def __exit__(self, *_: object) -> None:
         status = self._process.terminate(30)
-        assert status == 0, f"exit status {status} after SIGTERM:\n{self.output()}"
+        assert status == 0, f"exit status {status} after SIGTERM:\n{self._output.read_text()}"
 
-    def output(self) -> str:
-        """All that it has written so far."""
+    def output(self, until: str = "") -> str:
+        """All that it has written, once that holds `until`; it writes its log behind its answers."""
+        self._process.wait_until(lambda: until in self._output.read_text(), 10)
         return self._output.read_text()
-
-    def log(self) -> list[dict[str, Any]]:
-        """The structured lines among its output."""
-        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of `name` (without the prefix) that carry all of `labels`."""

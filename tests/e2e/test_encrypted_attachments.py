@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ import vodozemac
 
 from tests.e2e import node, samples
 from tests.e2e.node import Attachment
-from tests.e2e.product import Product
 from tests.e2e.scanner_api import ScannerApi
 from tests.e2e.synapse import Synapse, User
 
@@ -188,7 +187,7 @@ async def test_a_body_sealed_to_another_key_is_refused(
 
 
 async def test_the_log_holds_no_token_and_no_key(
-    synapse: Synapse, product: Product, scanner: ScannerApi, alice: User
+    synapse: Synapse, scanner: ScannerApi, alice: User, written: Callable[[], Awaitable[str]]
 ) -> None:
     attachment = await node.encrypt("node", samples.infected_zip())
     mxc = await synapse.upload(alice, attachment.ciphertext)
@@ -197,7 +196,7 @@ async def test_the_log_holds_no_token_and_no_key(
     await scanner.scan_encrypted({"file": with_short_key(attachment).at(mxc)}, alice)
     await scanner.scan(mxc, None, access_token=alice.token)
 
-    output = product.output()
+    output = await written()
 
     assert mxc in output
     assert alice.token not in output

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.e2e import samples
-from tests.e2e.product import Product
 from tests.e2e.scanner_api import ScannerApi
 from tests.e2e.synapse import Synapse, User
 
@@ -150,17 +150,15 @@ async def test_media_that_are_not_uploaded_yet_can_be_asked_for_later(
 
 
 async def test_each_withheld_media_is_one_alert_in_the_log(
-    synapse: Synapse, product: Product, scanner: ScannerApi, alice: User
+    synapse: Synapse, scanner: ScannerApi, alice: User, written: Callable[[], Awaitable[str]]
 ) -> None:
     mxc = await synapse.upload(alice, samples.infected_zip(), "application/zip")
     await scanner.download(mxc, alice)
 
-    [alert] = [
-        line
-        for line in product.log()
-        if line.get("event", {}).get("kind") == "alert" and line["media_scanner"]["mxc"] == mxc
-    ]
+    lines = [json.loads(line) for line in (await written()).splitlines() if mxc in line]
+    [alert] = [line for line in lines if line.get("event", {}).get("kind") == "alert"]
 
     assert alert["event"]["action"] == "media-blocked"
     assert "eicar" in alert["rule"]["name"].lower()
+    assert alert["media_scanner"]["mxc"] == mxc
     assert alert["media_scanner"]["verdict"] == "infected"

@@ -191,12 +191,6 @@ async def test_half_a_second_head_is_cut_off(service: Service, hurried: None) ->
         assert await client.ends(0.6)
 
 
-async def test_half_a_head_behind_a_request_is_cut_off(service: Service, hurried: None) -> None:
-    async with connected(service.port) as client:
-        await client.ask(request(PUBLIC_KEY) + START)
-        assert await client.ends(0.6)
-
-
 async def test_an_idle_connection_is_kept(service: Service, hurried: None) -> None:
     async with connected(service.port) as client:
         await client.ask(request(PUBLIC_KEY))
