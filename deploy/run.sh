@@ -14,7 +14,7 @@ say() { echo "run: $*" >&2; }
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
-# As scanner/clamd_home.py sees it: files that name what is bad.
+# As scanner/clamd/home.py sees it: files that name what is bad.
 has_signatures() {
     for file in "$database"/*; do
         case "${file##*/}" in

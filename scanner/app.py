@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 
 from scanner.admission import Budget, Slots
 from scanner.canary import Canary
+from scanner.clamd.backend import Clamd, ClamdBackend
+from scanner.clamd.home import CLAMD_SETTINGS
+from scanner.clamd.protocol import ClamdAddress
+from scanner.clamd.supervisor import EmbeddedClamd
 from scanner.config import Config
 from scanner.crypto.pk import ServerKeys
 from scanner.engines.archive import Archive
 from scanner.engines.clamav import ClamAV
-from scanner.engines.clamd_backend import Clamd, ClamdBackend
-from scanner.engines.clamd_protocol import ClamdAddress
 from scanner.engines.mime import Mime
 from scanner.errors import ConfigError
 from scanner.event_sinks.log import Log
@@ -34,7 +36,6 @@ from scanner.metrics import Metrics, Read
 from scanner.pipeline import Pipeline
 from scanner.ports import VerdictCache
 from scanner.readiness import Readiness
-from scanner.supervisor import EmbeddedClamd
 from scanner.upstream import Timers, Upstream
 from scanner.verdict import IndexSecret, Policy
 from scanner.verdict_cache.memory import Memory
@@ -112,7 +113,9 @@ def _server_keys(config: Config) -> ServerKeys:
     current = read_or_generate_secret(
         config.crypto.secret_file, config.state_dir / REQUEST_SECRET, "crypto.secret_file"
     )
-    retired = [read_secret(path, "crypto.retired_secret_files") for path in config.crypto.retired_secret_files]
+    retired = [
+        read_secret(path, "crypto.retired_secret_files") for path in config.crypto.retired_secret_files
+    ]
     return ServerKeys(current, retired)
 
 
@@ -124,9 +127,7 @@ def _index_secret(config: Config) -> IndexSecret:
     )
 
 
-async def _embedded_clamd(
-    config: Config, stack: AsyncExitStack, publish: Publish
-) -> EmbeddedClamd | None:
+async def _embedded_clamd(config: Config, stack: AsyncExitStack, publish: Publish) -> EmbeddedClamd | None:
     if _EMBEDDED not in config.clamav.addresses:
         return None
     return await stack.enter_async_context(EmbeddedClamd(publish))
@@ -146,6 +147,8 @@ def _clamd(address: str, embedded: EmbeddedClamd | None) -> Clamd:
     if address == _EMBEDDED and embedded is not None:
         return Clamd(
             ClamdAddress.parse(f"unix:{embedded.socket}"),
+            name=_EMBEDDED,
+            settings=CLAMD_SETTINGS,
             database=lambda: embedded.database,
             reload_seen=embedded.last_reload,
             test_signatures=lambda: embedded.test_signatures,
@@ -246,7 +249,9 @@ async def _listen(
     try:
         await site.listen(parts.hostname or "", parts.port or 0)
     except OSError as error:
-        raise ConfigError(f"server.{key}: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
+        raise ConfigError(
+            f"server.{key}: cannot listen on {address}: {os.strerror(error.errno or 0)}"
+        ) from None
     stack.push_async_callback(site.drain, _DRAIN)
     return site
 
@@ -261,7 +266,9 @@ def _add_gauges(metrics: Metrics, service: Service, log: Log) -> None:
         ]
 
     by_backend = ("engine", "backend")
-    metrics.gauge("engine_up", "Whether it answers.", each(lambda clamd: clamd.up and clamd.trusted), by_backend)
+    metrics.gauge(
+        "engine_up", "Whether it answers.", each(lambda clamd: clamd.up and clamd.trusted), by_backend
+    )
     metrics.gauge("engine_in_flight", "Scans it has.", each(lambda clamd: clamd.in_flight), by_backend)
     metrics.gauge(
         "engine_signature_version",

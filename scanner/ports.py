@@ -44,7 +44,7 @@ class Backend(Protocol):
         """As `Engine.scan`, on this instance alone, whether it is trusted or not."""
         ...
 
-    def trust(self, passed: bool) -> None:
+    def trust(self, passed: bool) -> None:  # noqa: FBT001 - the one thing it says
         """Take part in scans again, or no longer: what the canary found."""
         ...
 

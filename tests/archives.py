@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.clamd import EICAR
+from tests.real_clamd import EICAR
 
 SEVENZIP = shutil.which("7zz") or shutil.which("7z")
 TEXT = b"The quick brown fox jumps over the lazy dog.\n" * 40

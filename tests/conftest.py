@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clamd import Clamd
+from tests.real_clamd import Clamd
 
 
 @pytest.fixture(scope="session")

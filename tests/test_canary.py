@@ -9,13 +9,13 @@ import pytest
 
 from scanner.canary import Canary
 from scanner.engines.clamav import ClamAV
-from scanner.engines.clamd_backend import Clamd as ClamdSettings
-from scanner.engines.clamd_protocol import ClamdAddress
+from scanner.clamd.backend import Clamd as ClamdSettings
+from scanner.clamd.protocol import ClamdAddress
 from scanner.errors import EngineError
 from scanner.events import BackendChanged, CanaryRan, EngineAnswered, Event
 from scanner.media import Sample
 from scanner.verdict import Outcome, Report
-from tests.clamd import EICAR, Clamd
+from tests.real_clamd import EICAR, Clamd
 
 Judge = Callable[[bytes], Outcome]
 

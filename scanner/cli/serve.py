@@ -16,9 +16,9 @@ import typer
 import uvloop
 
 from scanner.app import Service, running
+from scanner.clamd.backend import ClamdBackend
 from scanner.cli.version import product_version
 from scanner.config import Config
-from scanner.engines.clamd_backend import ClamdBackend
 
 _PR_SET_DUMPABLE = 4
 _WAIT_FOR_SIGNATURES = 60.0
@@ -72,11 +72,12 @@ async def _greet(service: Service) -> None:
     if os.geteuid() == 0:
         _say("Running as root: give the service a user of its own in production.")
     end = time.monotonic() + _WAIT_FOR_SIGNATURES
-    while not any(clamd.up for clamd in service.clamav.backends) and time.monotonic() < end:
+    backends = service.clamav.backends
+    while not any(clamd.up for clamd in backends) and time.monotonic() < end:
         await asyncio.sleep(0.1)
-    for clamd in service.clamav.backends:
+    for clamd in backends:
         _say(_signatures(clamd))
-    if any(clamd.up and clamd.has_test_signatures() for clamd in service.clamav.backends):
+    if any(clamd.up and clamd.has_test_signatures() for clamd in backends):
         _say(_TEST_BANNER if service.config.clamav.accept_test_signatures else _REFUSING_BANNER)
     _say(f"Try:  curl http://{server.listen}/_matrix/media_proxy/unstable/public_key")
 

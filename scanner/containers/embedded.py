@@ -30,7 +30,7 @@ _NAME = re.compile(rb"[^\0-\x1f]+")
 _ZSTD_BLOCK_LIMIT = 128 * 1024
 # What zlib says where no reader could go on; 7-Zip's decoder is not as strict about the rest.
 _NO_DEFLATE = ("header", "block type", "stored block lengths", "too many length", "code lengths set")
-_GZIP_SAMPLE, _GZIP_CONTENT = 4096, 16
+_GZIP_SAMPLE, _GZIP_CONTENT, _LZMA_CONTENT = 4096, 16, 16
 
 
 def contains_container(part: Part) -> bool:
@@ -124,10 +124,12 @@ def _is_lzma(head: bytes) -> bool:
     if len(head) < 14 or head[0] >= 9 * 5 * 5 or head[13] or (size[7] and size != b"\xff" * 8):
         return False
     dictionary = int.from_bytes(head[1:5], "little")
-    if dictionary != 0xFFFFFFFF and dictionary.bit_count() > 2:
+    lowest = dictionary & -dictionary
+    if not dictionary or (dictionary != _IN_ZIP64 and dictionary not in (lowest, 3 * lowest)):
         return False
     try:
         decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
-        return bool(dictionary) and bool(decoder.decompress(head[:5] + b"\xff" * 8 + head[13:], 1))
+        content = decoder.decompress(head[:5] + b"\xff" * 8 + head[13:], _LZMA_CONTENT)
     except lzma.LZMAError:
         return False
+    return len(content) == min(_LZMA_CONTENT, int.from_bytes(size, "little"))

@@ -25,12 +25,13 @@ _MAX_DICTIONARY = 80 * 1024 * 1024
 
 _END, _HEADER, _STREAMS, _FILES, _PACK, _FOLDERS, _SUBSTREAMS = 0, 1, 4, 5, 6, 7, 8
 _SIZES, _CRCS, _FOLDER, _UNPACK_SIZES, _COUNTS, _EMPTY_STREAM, _PACKED_HEADER = 9, 10, 11, 12, 13, 14, 23
-# Empty files, names, times, attributes, padding; not: items that delete others.
-_FILE_PROPERTIES = (_EMPTY_STREAM, 15, 17, 18, 19, 20, 21, 25)
+# Of files: names; times and attributes with the bytes that each has; which ones are empty, and padding.
+# Not: items that delete others.
+_NAMES, _VALUES, _IGNORED = 17, {18: 8, 19: 8, 20: 8, 21: 4}, (15, 25)
 
 _COPY, _LZMA1, _LZMA2, _BCJ = b"\0", b"\3\1\1", b"\x21", b"\3\3\1\3"
-# At a stream's proper end the range coder stands at zero, and reads zeros as zeros for ever. The SDK's decoder,
-# which clamd has, insists on that; liblzma does not.
+# At the proper end of a stream the range coder stands at zero, and reads zeros as zeros for ever: on that the
+# decoder of the SDK, which clamd has, insists; liblzma does not.
 _BEYOND = bytes(64)
 _AES = b"\6\xf1\7\1"
 
@@ -210,7 +211,14 @@ def _pieces(folder: _Folder, packed: Part) -> Iterator[bytes]:
         left -= len(piece)
         yield piece
     if folder.coders[-1].method == _LZMA1:
-        require(offset == packed.size and decoder.decompress(_BEYOND, len(_BEYOND) // 2).strip(b"\0") == b"")
+        require(offset == packed.size and _stands_at_zero(decoder))
+
+
+def _stands_at_zero(decoder: lzma.LZMADecompressor) -> bool:
+    try:
+        return not any(decoder.decompress(_BEYOND, len(_BEYOND) // 2))
+    except (lzma.LZMAError, EOFError):
+        return False
 
 
 def _filters(coders: list[_Coder]) -> list[dict[str, Any]]:
@@ -321,10 +329,29 @@ def _read_files(reader: _Reader, streams: int) -> None:
     count, empty = reader.count(), 0
     while kind := reader.byte():
         content = reader.take(reader.number())
-        require(kind in _FILE_PROPERTIES)
         if kind == _EMPTY_STREAM:
             require(not empty)
             empty = sum(_Reader(b"\0" + content).defined(count))
+        elif kind == _NAMES:
+            _check_names(content, count)
+        elif kind in _VALUES:
+            _check_values(_Reader(content), count, _VALUES[kind])
+        else:
+            require(kind in _IGNORED)
     require(count - empty == streams)
     reader.expect(_END)
+    require(reader.at_end())
+
+
+def _check_names(content: bytes, count: int) -> None:
+    """In the header itself, each with its end."""
+    text = content[1:]
+    units = [text[i : i + 2] for i in range(0, len(text), 2)]
+    require(content[:1] == b"\0" and text.endswith(b"\0\0") and units.count(b"\0\0") == count)
+
+
+def _check_values(reader: _Reader, count: int, size: int) -> None:
+    known = sum(reader.defined(count))
+    reader.expect(0)
+    reader.take(known * size)
     require(reader.at_end())

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Self
 
-from scanner.engines.clamd_backend import Clamd, ClamdBackend
-from scanner.engines.clamd_findings import ENGINE
+from scanner.clamd.backend import Clamd, ClamdBackend
+from scanner.clamd.findings import ENGINE
 from scanner.errors import EngineError
 from scanner.events import Publish
 from scanner.media import Sample

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from scanner.errors import InvalidMedia, MalformedRequest, RequestTooLarge
+from scanner.errors import MalformedRequest, RequestTooLarge
 from scanner.media import MediaRef
 
 _MAX_BODY = 1024 * 1024

@@ -70,7 +70,7 @@ class _Connection(web.RequestHandler):
             self._stop_head_timer()
 
     def close(self) -> None:
-        """aiohttp would keep an idle connection, deaf, until the last request on another has ended."""
+        """Aiohttp would keep an idle connection, deaf, until the last request on another has ended."""
         idle = self._waiter is not None and not self._waiter.done()
         super().close()
         if idle:
@@ -96,7 +96,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """aiohttp would log a traceback with the offending line, a token in it perhaps."""
+        """Aiohttp would log a traceback with the offending line, a token in it perhaps."""
         if isinstance(exc, ConnectionError) or request.writer.output_size:
             raise ConnectionError("the client is gone, or has half an answer")
         self._publish(BadRequest(type(exc).__name__ if exc is not None else "unknown"))

@@ -8,19 +8,20 @@ Matrix form. Headers on media are built, never relayed (facts/security.md, secti
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import re
+import sys
+import termios
 import warnings
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.multipart import content_disposition_filename, parse_content_disposition
 
 from scanner.errors import (
@@ -39,7 +40,7 @@ from scanner.errors import (
     UpstreamFailed,
     UpstreamSilent,
 )
-from scanner.media import Body
+from scanner.media import Body, Progress
 from scanner.verdict import Decision, Outcome, Reason
 
 
@@ -141,13 +142,12 @@ _RETRY_AFTER = 5
 
 # Content types that a homeserver may serve inline: client-server API, "Serving inline content".
 _INLINE_TYPES = frozenset(
-    """text/css text/plain text/csv application/json application/ld+json image/jpeg image/gif image/png
-    image/apng image/webp image/avif video/mp4 video/webm video/ogg video/quicktime audio/mp4 audio/webm
-    audio/aac audio/mpeg audio/ogg audio/wave audio/wav audio/x-wav audio/x-pn-wav audio/flac
-    audio/x-flac""".split()
+    ["text/css", "text/plain", "text/csv", "application/json", "application/ld+json", "image/jpeg", "image/gif", "image/png", "image/apng", "image/webp", "image/avif", "video/mp4", "video/webm", "video/ogg", "video/quicktime", "audio/mp4", "audio/webm", "audio/aac", "audio/mpeg", "audio/ogg", "audio/wave", "audio/wav", "audio/x-wav", "audio/x-pn-wav", "audio/flac", "audio/x-flac"]
 )
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
-_CONTENT_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})(?:[ \t]*;[ \t]*charset=\"?({_TOKEN})\"?)?[ \t]*")
+_PARAMETER = rf'[ \t]*;[ \t]*({_TOKEN})=("[^"\\]*"|{_TOKEN})'
+_CONTENT_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})((?:{_PARAMETER})*)[ \t]*")
+_OCTET_STREAM = "application/octet-stream"
 _MAX_FILENAME = 255
 
 
@@ -219,25 +219,38 @@ def media(body: Body) -> Answer:
 
 
 def _content_type(declared: str) -> str:
+    """Of the parameters, the charset alone is kept."""
     match = _CONTENT_TYPE.fullmatch(declared)
     if match is None:
-        return "application/octet-stream"
-    essence, charset = match[1].lower(), match[2]
-    return f"{essence}; charset={charset}" if charset else essence
+        return _OCTET_STREAM
+    parameters = re.findall(_PARAMETER, match[2])
+    charsets = [value.strip('"') for name, value in parameters if name.lower() == "charset"]
+    if not charsets:
+        return match[1].lower()
+    well_formed = len(charsets) == 1 and re.fullmatch(_TOKEN, charsets[0])
+    return f"{match[1].lower()}; charset={charsets[0]}" if well_formed else _OCTET_STREAM
 
 
 def _content_disposition(declared: str | None, content_type: str) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a malformed header is the homeserver's affair: we build our own
-        kind, parameters = parse_content_disposition(declared)
-        name = content_disposition_filename(parameters)
-    inline = kind in (None, "inline") and content_type.partition(";")[0] in _INLINE_TYPES
+    kind, name = _parse_disposition(declared) if declared else ("inline", None)
+    inline = kind == "inline" and content_type.partition(";")[0] in _INLINE_TYPES
     disposition = "inline" if inline else "attachment"
     if not name:
         return disposition
     printable = "".join(c for c in name if c.isprintable()).encode(errors="replace")
     shortened = printable[:_MAX_FILENAME].decode(errors="ignore")
     return f"{disposition}; filename*=UTF-8''{quote(shortened, safe='')}"
+
+
+def _parse_disposition(declared: str) -> tuple[str | None, str | None]:
+    """Kind and file name; a malformed header has neither."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a malformed header is the homeserver's affair: we build our own
+        try:
+            kind, parameters = parse_content_disposition(declared)
+            return kind, content_disposition_filename(parameters)
+        except UnicodeError:  # the homeserver chooses the codec, and some are no charset
+            return None, None
 
 
 def method_not_allowed(allowed: str) -> Answer:
@@ -266,6 +279,7 @@ def complete(answer: Answer) -> web.Response:
 
 
 _PIECE = 128 * 1024
+_LOOK = 0.5  # seconds between two looks at how a reader gets on
 
 
 async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.StreamResponse:
@@ -274,51 +288,75 @@ async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.St
     if answer.status != 204:
         response.content_length = answer.size
     writer = await response.prepare(request)
-    # A body after a HEAD would be taken for the next response (facts/python.md).
-    if request.method != "HEAD" and writer is not None:
-        await _send_content(request, response, writer, answer, stall)
-    await response.write_eof()
+    with _watched(request, answer, stall) as reader:
+        # A body after a HEAD would be taken for the next response (facts/python.md).
+        if request.method != "HEAD":
+            content = memoryview(answer.payload) if answer.body is None else answer.body.view()
+            for offset in range(0, len(content), _PIECE):
+                piece = content[offset : offset + _PIECE]
+                reader.given += len(piece)
+                await response.write(piece)
+        await response.write_eof()
+        if writer is not None:
+            await writer.drain()  # what waits here counts, too, or a client could pile up answers
     return response
 
 
-async def _send_content(
-    request: web.BaseRequest,
-    response: web.StreamResponse,
-    writer: AbstractStreamWriter,
-    answer: Answer,
-    stall: float,
-) -> None:
-    if answer.body is None:
-        await response.write(answer.payload)
-        return
-    room, view = answer.body.room, answer.body.view()
+@contextmanager
+def _watched(request: web.BaseRequest, answer: Answer, stall: float) -> Iterator[_Reader]:
+    room = answer.body.room if answer.body is not None else None
     with nullcontext() if room is None else room.lend(lambda: _cut(request)) as progress:
-        for offset in range(0, len(view), _PIECE):
-            piece = view[offset : offset + _PIECE]
-            await _while_moving(request, partial(response.write, piece), writer, stall)
-            if progress is not None:
-                progress.taken += len(piece)
-        await _while_moving(request, writer.drain, writer, stall)
-
-
-async def _while_moving(
-    request: web.BaseRequest,
-    step: Callable[[], Coroutine[Any, Any, None]],
-    writer: AbstractStreamWriter,
-    stall: float,
-) -> None:
-    """Await `step`, as long as the client takes at least something every `stall` seconds."""
-    left = None
-    while True:
+        reader = _Reader(request, progress, stall)
         try:
-            async with asyncio.timeout(stall):
-                return await step()
-        except TimeoutError:
-            now = request.transport.get_write_buffer_size() if request.transport else 0
-            if request.transport is None or (left is not None and now >= left):
-                _cut(request)
-                raise ConnectionResetError("the client takes nothing") from None
-            left, step = now, writer.drain
+            yield reader
+        finally:
+            reader.leave()
+
+
+class _Reader:
+    """Looks how much a client has taken of what it was `given`; cuts it off after `stall` idle seconds.
+
+    What the kernel still holds for the client counts as not taken: that can be megabytes, and would
+    hide for a minute that nobody reads.
+    """
+
+    def __init__(self, request: web.BaseRequest, progress: Progress | None, stall: float) -> None:
+        self._request = request
+        self._progress = progress
+        self._stall = stall
+        self._loop = asyncio.get_running_loop()
+        self._taken = 0
+        self._moved = self._loop.time()
+        self._timer = self._loop.call_later(self._interval, self._look)
+        self.given = 0
+
+    @property
+    def _interval(self) -> float:
+        return min(_LOOK, self._stall / 4)
+
+    def leave(self) -> None:
+        """All is written, or the client is gone."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        transport = self._request.transport
+        if transport is None:
+            return
+        taken = self.given - transport.get_write_buffer_size() - _unacknowledged(transport)
+        if self._progress is not None:
+            self._progress.taken = max(taken, 0)
+        if taken > self._taken:
+            self._taken, self._moved = taken, self._loop.time()
+        elif self._loop.time() - self._moved >= self._stall:
+            transport.abort()
+            return
+        self._timer = self._loop.call_later(self._interval, self._look)
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel has from us and the client's not yet: SIOCOUTQ of tcp(7)."""
+    queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(queued, sys.byteorder)
 
 
 def _cut(request: web.BaseRequest) -> None:

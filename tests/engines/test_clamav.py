@@ -11,17 +11,17 @@ import pyclamd
 import pytest
 import pyzipper
 
-from scanner.clamd_home import clamd_config, marker
-from scanner.engines import clamd_backend, clamd_database
+from scanner.clamd import backend as backend_module
+from scanner.clamd import database as database_module
+from scanner.clamd.backend import Clamd
+from scanner.clamd.home import clamd_config, marker
+from scanner.clamd.protocol import ClamdAddress
 from scanner.engines.clamav import ClamAV
-from scanner.engines.clamd_backend import Clamd
-from scanner.engines.clamd_protocol import ClamdAddress
 from scanner.errors import EngineError
 from scanner.events import BackendChanged, EngineAnswered, Event
 from scanner.verdict import Detection, Outcome, Reason, Report
-from tests import clamd as real
-from tests.engines.clamd_samples import sample, until
-from tests.fake_clamd import (
+from tests import real_clamd as real
+from tests.clamd.fake_clamd import (
     VERSION,
     Behaviour,
     FakeClamd,
@@ -31,6 +31,7 @@ from tests.fake_clamd import (
     says,
     stall_after_sample,
 )
+from tests.clamd.samples import sample, until
 
 BROKEN = says(b"PREFIX: Can't allocate memory ERROR\0")
 
@@ -370,7 +371,7 @@ async def test_a_broken_database_leaves_clamd_finding_and_nothing_remembered(
         await asyncio.sleep(1.5)
         report = await scan(engine, real.EICAR)
         assert (report.outcome, report.version) == (Outcome.INFECTED, None)
-        monkeypatch.setattr(clamd_database, "RELOAD_TIMEOUT", 0.0)
+        monkeypatch.setattr(database_module, "RELOAD_TIMEOUT", 0.0)
         await until(engine.versions)
         after = await scan(engine, real.EICAR)
     assert after.outcome is Outcome.INFECTED
@@ -381,7 +382,7 @@ async def test_a_broken_database_leaves_clamd_finding_and_nothing_remembered(
 async def test_a_dead_clamd_costs_nothing_beside_a_live_one(
     clamd: real.Clamd, private_clamd: real.Clamd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clamd_backend, "_RETRY", 0.1)
+    monkeypatch.setattr(backend_module, "_RETRY", 0.1)
     addresses = [ClamdAddress(path=str(one.socket)) for one in (private_clamd, clamd)]
     engine = ClamAV([Clamd(address) for address in addresses], publish=lambda _: None)
     async with engine:

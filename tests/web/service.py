@@ -30,7 +30,7 @@ from scanner.web.content_scanner import ContentScanner
 from scanner.web.operations import Operations
 from scanner.web.routes import API, scanner_routes
 from scanner.web.server import Networks, Site
-from tests.clamd import EICAR
+from tests.real_clamd import EICAR
 from tests.fake_homeserver import FakeHomeserver
 from tests.raw_client import Reply, connected, request
 

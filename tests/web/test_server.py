@@ -126,7 +126,6 @@ MALFORMED = {
     "many headers": START + b"".join(b"A%d: SECRET\r\n" % n for n in range(200)) + b"\r\n",
     "long target": b"GET /?access_token=SECRET" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n",
     "odd version": b"GET /?access_token=SECRET HTTP/9.9\r\n\r\n",
-    "no version": b"GET /?access_token=SECRET\r\n\r\n",
     "spaces in the target": b"GET /?access_token=SECRET and more HTTP/1.1\r\n\r\n",
     "control character in the target": b"GET /?access_token=SECRET\x01 HTTP/1.1\r\n\r\n",
     "odd method": b"G@T /?access_token=SECRET HTTP/1.1\r\n\r\n",

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from scanner.leash import LeashedProcess
+from scanner.clamd.leash import LeashedProcess
 
 _ENVIRONMENT = {"PATH": os.defpath}
 
 _PARENT = """
 import os, signal, sys
 from pathlib import Path
-from scanner.leash import LeashedProcess
+from scanner.clamd.leash import LeashedProcess
 child = LeashedProcess(["sleep", "60"], environment={"PATH": os.defpath}, directory=Path("/"))
 print(child.pid, flush=True)
 """

@@ -16,7 +16,7 @@ from typing import Self
 
 from pyclamd import ClamdUnixSocket
 
-from scanner.engines.clamd_protocol import MAX_REPLY, ClamdAddress
+from scanner.clamd.protocol import MAX_REPLY, ClamdAddress
 from scanner.errors import EngineError
 
 TIMEOUT = 5.0

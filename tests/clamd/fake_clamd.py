@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from scanner.engines.clamd_protocol import ClamdAddress
+from scanner.clamd.protocol import ClamdAddress
 
 VERSION = b"ClamAV 1.4.6/27800/Wed Nov 18 09:31:00 2026"
 

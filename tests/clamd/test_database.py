@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from scanner.engines import clamd_database
-from scanner.engines.clamd_database import DatabaseFiles, DatabaseWatch, process_started_at
-from tests.clamd import Clamd
+from scanner.clamd import database as database_module
+from scanner.clamd.database import DatabaseFiles, DatabaseWatch, process_started_at
+from tests.real_clamd import Clamd
 
 
 class Reloads:
@@ -134,7 +134,7 @@ async def test_a_reload_that_nobody_sees_counts_after_a_minute(
     before = watch.digest
     (database / "custom.ndb").write_text("broken")
     assert await look(watch, reloads) is None
-    monkeypatch.setattr(clamd_database, "RELOAD_TIMEOUT", 0.0)
+    monkeypatch.setattr(database_module, "RELOAD_TIMEOUT", 0.0)
     assert await look(watch, reloads) not in {None, before}
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from scanner.engines import clamd_control, clamd_findings
-from scanner.engines.clamd_control import ClamdVersion
-from scanner.engines.clamd_database import DatabaseWatch, process_started_at
-from scanner.engines.clamd_findings import ENGINE, RULES
-from scanner.engines.clamd_protocol import ClamdAddress, Reply, scan_descriptor, scan_stream
+from scanner.clamd import control, findings
+from scanner.clamd.control import ClamdVersion
+from scanner.clamd.database import DatabaseWatch, process_started_at
+from scanner.clamd.findings import ENGINE, RULES
+from scanner.clamd.protocol import ClamdAddress, Reply, scan_descriptor, scan_stream
 from scanner.errors import EngineError
 from scanner.events import BackendChanged, EngineAnswered, Publish
 from scanner.media import Sample
@@ -34,12 +34,13 @@ _GONE = frozenset({"unavailable", "eof", "timeout"})
 class Clamd:
     """A clamd to use, and what is known about it beforehand.
 
-    `database` is where its signature files lie, if they can be seen; `reload_seen` as in DatabaseWatch;
+    `name` is what stands in logs and metrics, if not the address. `database` is where its signature files lie, if they can be seen; `reload_seen` as in DatabaseWatch;
     `settings` any text that stands for its configuration; `test_signatures` whether it has the embedded
     test set and no other.
     """
 
     address: ClamdAddress
+    name: str = ""
     database: Callable[[], Path | None] = lambda: None
     reload_seen: Callable[[], float | None] | None = None
     settings: str = ""
@@ -53,7 +54,7 @@ class ClamdBackend:
     """
 
     def __init__(self, clamd: Clamd, *, publish: Publish, scan_timeout: float) -> None:
-        self.name = str(clamd.address)
+        self.name = clamd.name or str(clamd.address)
         self.has_test_signatures = clamd.test_signatures
         self.up = False
         self.trusted = True
@@ -119,7 +120,7 @@ class ClamdBackend:
                 reply = await self._exchange(sample)
         except TimeoutError as problem:
             raise EngineError("clamd did not answer in time", "timeout") from problem
-        return clamd_findings.report(reply.found, version)
+        return findings.report(reply.found, version)
 
     async def _exchange(self, sample: Sample) -> Reply:
         """By descriptor, unless clamd is elsewhere or is not allowed to take one (AppArmor, SELinux).
@@ -150,7 +151,7 @@ class ClamdBackend:
     async def _update_version(self) -> None:
         await self._database.look()
         try:
-            self.version = await clamd_control.version(self._address)
+            self.version = await control.version(self._address)
             self._is_up()
             self._asked_since_up = True
             await self._database.settle(self.version.text, self._reload)
@@ -171,7 +172,7 @@ class ClamdBackend:
             self._announce("problem", problem.info)
 
     async def _reload(self) -> None:
-        await clamd_control.reload(self._address)
+        await control.reload(self._address)
         self._announce("reload", "its database files have changed")
 
     def _started_at(self) -> float | None:

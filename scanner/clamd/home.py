@@ -29,7 +29,7 @@ _DETECTING = re.compile(r"\.(cvd|cld|cud|db|[hlmn]db|[hm]sb|cdb|yara?)")
 
 # Settings: facts/security.md section 2. MaxFileSize equals MaxScanSize, else too large members of a ZIP
 # are skipped in silence; StreamMaxLength is over the product's own limit, so that its 413 comes first.
-_CONFIG = """\
+CLAMD_SETTINGS = """\
 # Written by media-scanner at each start; changes here are lost.
 Foreground yes
 DatabaseDirectory {database}
@@ -110,7 +110,7 @@ class Home:
 
 def clamd_config(database: Path, temporary: Path, socket: Path) -> str:
     """The text of clamd.conf."""
-    return _CONFIG.format(database=database, temporary=temporary, socket=socket)
+    return CLAMD_SETTINGS.format(database=database, temporary=temporary, socket=socket)
 
 
 def has_signatures(database: Path) -> bool:

@@ -13,7 +13,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.engines.clamd_protocol import (
+from scanner.clamd.protocol import (
     FRAME,
     MAX_REPLY,
     ClamdAddress,
@@ -23,8 +23,7 @@ from scanner.engines.clamd_protocol import (
     scan_stream,
 )
 from scanner.errors import EngineError
-from tests.engines.clamd_samples import sample
-from tests.fake_clamd import (
+from tests.clamd.fake_clamd import (
     Behaviour,
     Connection,
     FakeClamd,
@@ -37,6 +36,7 @@ from tests.fake_clamd import (
     stall,
     stall_after_sample,
 )
+from tests.clamd.samples import sample
 
 LIMIT = 0.1  # seconds; a deadline that is meant to strike
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from scanner.engines.clamd_findings import report
+from scanner.clamd.findings import report
 from scanner.verdict import Detection, Outcome, Reason, Report
 
 

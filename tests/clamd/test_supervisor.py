@@ -17,17 +17,17 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from scanner.clamd_home import Home, marker
+from scanner.clamd.home import Home, marker
+from scanner.clamd.supervisor import EmbeddedClamd
 from scanner.errors import ConfigError
 from scanner.events import Event, ProcessChanged
-from scanner.supervisor import EmbeddedClamd
-from tests.clamd import EICAR, clamd_binary, received
-from tests.test_leash import group_is_empty
+from tests.real_clamd import EICAR, clamd_binary, received
+from tests.clamd.test_leash import group_is_empty
 
 _SERVICE = """
 import asyncio, os, sys, uvloop
 from pathlib import Path
-from scanner.supervisor import EmbeddedClamd
+from scanner.clamd.supervisor import EmbeddedClamd
 async def serve():
     place = Path(sys.argv[1])
     async with EmbeddedClamd(lambda event: None, home=place / "absent" / "home", temporary=place) as clamd:
@@ -175,7 +175,7 @@ async def test_a_database_is_used_where_there_is_one(place: Path) -> None:
 @pytest.mark.real
 async def test_signatures_that_come_later_are_taken_up(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first start before freshclam has finished must not need a second one."""
-    monkeypatch.setattr("scanner.supervisor._DATABASE_POLL", 0.05)
+    monkeypatch.setattr("scanner.clamd.supervisor._DATABASE_POLL", 0.05)
     heard, database = Heard(), place / "database"
     async with embedded(place, heard, database=database) as clamd:
         assert await clamd.ready(20)

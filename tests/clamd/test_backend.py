@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from scanner.engines import clamd_backend, clamd_control
-from scanner.engines.clamd_backend import Clamd, ClamdBackend
-from scanner.engines.clamd_protocol import ClamdAddress
+from scanner.clamd import backend as backend_module
+from scanner.clamd import control
+from scanner.clamd.backend import Clamd, ClamdBackend
+from scanner.clamd.protocol import ClamdAddress
 from scanner.errors import EngineError
 from scanner.events import BackendChanged, EngineAnswered, Event
 from scanner.verdict import Outcome, Report
-from tests.engines.clamd_samples import sample, until
-from tests.fake_clamd import (
+from tests.clamd.fake_clamd import (
     VERSION,
     Behaviour,
     Connection,
@@ -26,6 +26,7 @@ from tests.fake_clamd import (
     says,
     stall_after_sample,
 )
+from tests.clamd.samples import sample, until
 
 EVENTS = list[Event]
 
@@ -89,7 +90,7 @@ async def test_a_scan_does_not_fail_for_want_of_a_version(
     tmp_path: Path, events: EVENTS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Busy with scans, clamd does not answer VERSION either; then nothing is remembered."""
-    monkeypatch.setattr(clamd_control, "TIMEOUT", 0.1)
+    monkeypatch.setattr(control, "TIMEOUT", 0.1)
     async with FakeClamd(tmp_path, found, version=None) as fake:
         report = await scan(backend(fake.unix, events))
     assert report.outcome is Outcome.INFECTED
@@ -146,14 +147,14 @@ async def test_settings_are_part_of_the_version(tmp_path: Path, events: EVENTS) 
 async def test_nothing_is_remembered_while_clamd_loads_its_files(
     tmp_path: Path, events: EVENTS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clamd_backend, "process_started_at", lambda _: time.time() + 1)
+    monkeypatch.setattr(backend_module, "process_started_at", lambda _: time.time() + 1)
     database = tmp_path / "database"
     database.mkdir()
     (database / "custom.ndb").touch()
     async with FakeClamd(tmp_path, ok) as fake:
         clamd = backend(fake.unix, events, database=lambda: database)
         first = await scan(clamd)
-        monkeypatch.setattr(clamd_backend, "process_started_at", lambda _: None)
+        monkeypatch.setattr(backend_module, "process_started_at", lambda _: None)
         (database / "custom.ndb").write_text("Custom:0:*:00\n")
         async with watched(clamd):
             await until(lambda: "RELOAD" in fake.commands)
@@ -246,7 +247,7 @@ async def test_a_clamd_that_crashes_is_not_taken_for_one_that_takes_no_descripto
 async def test_a_silent_clamd_that_nobody_uses_is_down(
     tmp_path: Path, events: EVENTS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clamd_control, "TIMEOUT", 0.1)
+    monkeypatch.setattr(control, "TIMEOUT", 0.1)
     async with FakeClamd(tmp_path, ok) as fake:
         clamd = backend(fake.unix, events)
         async with watched(clamd):
@@ -261,7 +262,7 @@ async def test_a_silent_clamd_that_nobody_uses_is_down(
 async def test_a_silent_clamd_that_scans_is_busy(
     tmp_path: Path, events: EVENTS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clamd_control, "TIMEOUT", 0.05)
+    monkeypatch.setattr(control, "TIMEOUT", 0.05)
     async with FakeClamd(tmp_path, ok) as fake:
         clamd = backend(fake.unix, events)
         await scan(clamd)

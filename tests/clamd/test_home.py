@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.clamd_home import (
+from scanner.clamd.home import (
     DATABASE,
     PREFERRED_HOME,
     TEMPORARY,
@@ -17,7 +17,7 @@ from scanner.clamd_home import (
     has_signatures,
     write_test_signatures,
 )
-from tests.clamd import EICAR
+from tests.real_clamd import EICAR
 
 _PROFILE = Path("/etc/apparmor.d/usr.sbin.clamd")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from scanner.clamd_home import DATABASE, PREFERRED_HOME, TEMPORARY, Home, has_signatures
+from scanner.clamd.home import DATABASE, PREFERRED_HOME, TEMPORARY, Home, has_signatures
+from scanner.clamd.leash import LeashedProcess
 from scanner.errors import ConfigError
 from scanner.events import ProcessChanged, Publish
-from scanner.leash import LeashedProcess
 
 # The allocator keeps its memory between scans: 1.6 times the files/s at 10 KB for 35 MB more
 # (facts/performance.md, Knobs). LC_ALL: we read the log.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from scanner.engines import clamd_control
-from scanner.engines.clamd_control import ClamdVersion
-from scanner.engines.clamd_protocol import ClamdAddress
+from scanner.clamd import control
+from scanner.clamd.control import ClamdVersion
+from scanner.clamd.protocol import ClamdAddress
 from scanner.errors import EngineError
-from tests.clamd import Clamd
-from tests.fake_clamd import VERSION, FakeClamd, ok
+from tests.clamd.fake_clamd import VERSION, FakeClamd, ok
+from tests.real_clamd import Clamd
 
 
 def test_version_has_number_and_date_of_the_signatures() -> None:
@@ -47,8 +47,8 @@ def test_other_text_is_no_version(text: str) -> None:
 async def test_a_clamd_can_be_asked_and_told_to_reload(tmp_path: Path, transport: str) -> None:
     async with FakeClamd(tmp_path, ok) as fake:
         address = fake.unix if transport == "unix" else fake.tcp
-        assert (await clamd_control.version(address)).text == VERSION.decode()
-        await clamd_control.reload(address)
+        assert (await control.version(address)).text == VERSION.decode()
+        await control.reload(address)
         assert fake.commands == ["VERSION", "RELOAD"]
 
 
@@ -65,10 +65,10 @@ async def test_a_clamd_can_be_asked_and_told_to_reload(tmp_path: Path, transport
 async def test_an_odd_answer_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None, result: str
 ) -> None:
-    monkeypatch.setattr(clamd_control, "TIMEOUT", 0.1)
+    monkeypatch.setattr(control, "TIMEOUT", 0.1)
     async with FakeClamd(tmp_path, ok, version=answer) as fake:
         with pytest.raises(EngineError) as failed:
-            await clamd_control.version(fake.unix)
+            await control.version(fake.unix)
     assert failed.value.result == result
 
 
@@ -77,14 +77,14 @@ async def test_an_end_before_the_answer_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "closes.sock"
     async with await asyncio.start_unix_server(lambda _, writer: writer.close(), path):
         with pytest.raises(EngineError) as failed:
-            await clamd_control.version(ClamdAddress(path=str(path)))
+            await control.version(ClamdAddress(path=str(path)))
     assert failed.value.result == "eof"
 
 
 async def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
     for address in (ClamdAddress(path=str(tmp_path / "none")), ClamdAddress(host="127.0.0.1", port=1)):
         with pytest.raises(EngineError) as failed:
-            await clamd_control.version(address)
+            await control.version(address)
         assert failed.value.result == "unavailable"
 
 
@@ -95,12 +95,12 @@ async def test_a_full_backlog_is_no_absence(tmp_path: Path) -> None:
         server.listen(0)
         first.connect(path)
         with pytest.raises(EngineError) as failed:
-            await clamd_control.version(ClamdAddress(path=path))
+            await control.version(ClamdAddress(path=path))
     assert failed.value.result == "timeout"
 
 
 @pytest.mark.real
 async def test_the_real_clamd_answers(clamd: Clamd) -> None:
     for address in (ClamdAddress(path=str(clamd.socket)), ClamdAddress(host="127.0.0.1", port=clamd.port)):
-        assert (await clamd_control.version(address)).text == clamd.command("VERSION")
-        await clamd_control.reload(address)
+        assert (await control.version(address)).text == clamd.command("VERSION")
+        await control.reload(address)

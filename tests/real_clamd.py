@@ -12,9 +12,9 @@ import socket
 import time
 from pathlib import Path
 
-from scanner.clamd_home import clamd_config, write_test_signatures
-from scanner.leash import LeashedProcess
-from scanner.supervisor import ENVIRONMENT
+from scanner.clamd.home import clamd_config, write_test_signatures
+from scanner.clamd.leash import LeashedProcess
+from scanner.clamd.supervisor import ENVIRONMENT
 
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!$H+H*"
 
