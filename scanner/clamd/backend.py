@@ -34,9 +34,9 @@ _GONE = frozenset({"unavailable", "eof", "timeout"})
 class Clamd:
     """A clamd to use, and what is known about it beforehand.
 
-    `name` is what stands in logs and metrics, if not the address. `database` is where its signature files lie, if they can be seen; `reload_seen` as in DatabaseWatch;
-    `settings` any text that stands for its configuration; `test_signatures` whether it has the embedded
-    test set and no other.
+    `name` stands in logs and metrics, if not the address. `database` is where its signature files lie, if
+    they can be seen; `reload_seen` as in DatabaseWatch; `settings` any text that stands for its
+    configuration; `test_signatures` whether it has the embedded test set and no other.
     """
 
     address: ClamdAddress

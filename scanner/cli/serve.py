@@ -73,7 +73,7 @@ async def _greet(service: Service) -> None:
         _say("Running as root: give the service a user of its own in production.")
     end = time.monotonic() + _WAIT_FOR_SIGNATURES
     backends = service.clamav.backends
-    while not any(clamd.up for clamd in backends) and time.monotonic() < end:
+    while not any(clamd.up for clamd in backends) and time.monotonic() < end:  # noqa: ASYNC110 - a greeting
         await asyncio.sleep(0.1)
     for clamd in backends:
         _say(_signatures(clamd))

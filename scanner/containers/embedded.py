@@ -23,6 +23,7 @@ _SIGNATURES = re.compile(
 )
 _OLE2 = b"\xd0\xcf\x11\xe0"
 _IN_ZIP64 = 0xFFFFFFFF
+_SIGNATURES_IN_TEXT = re.compile(rb"BZh[1-9]1AY&SY")
 _RECORD = struct.Struct("<4s5H3L2H")
 _METHODS = {*range(11), 12, 14, 16, 18, 19, 20, *range(93, 100)}
 _MAX_VERSION = 63
@@ -38,8 +39,13 @@ def contains_container(part: Part) -> bool:
     return any(
         _CONFIRM[match[0][:2]](part, begin + match.start())
         for begin, step in part.slice(0, min(part.size, SEARCHED)).steps(overlap=_OVERLAP)
-        for match in _SIGNATURES.finditer(step)
+        for match in _signatures(step).finditer(step)
     )
+
+
+def _signatures(step: bytes) -> re.Pattern[bytes]:
+    """Text, of which office files are full, is searched ten times as fast: most headers have zeros in them."""
+    return _SIGNATURES if b"\0" in step or not step.isascii() else _SIGNATURES_IN_TEXT
 
 
 def _is_record(part: Part, offset: int) -> bool:

@@ -109,13 +109,13 @@ class Decryptor:
 def _check_algorithm(key: Mapping[str, object]) -> None:
     _expect(key, "file.key.kty", "oct")
     _expect(key, "file.key.alg", "A256CTR")
-    _expect(key, "file.key.ext", True)
+    _expect(key, "file.key.ext", True)  # noqa: FBT003 - the value itself
     key_ops = _member(key, "file.key.key_ops", list)
     if not all(isinstance(operation, str) for operation in key_ops) or not _KEY_OPS.issubset(key_ops):
         raise MalformedRequest("file.key.key_ops must be strings, encrypt and decrypt among them")
 
 
-def _expect(parent: Mapping[str, object], path: str, value: str | bool) -> None:
+def _expect(parent: Mapping[str, object], path: str, value: str | bool) -> None:  # noqa: FBT001 - likewise
     # Of the same type, too: 1 == True.
     if _member(parent, path, type(value)) != value:
         raise MalformedRequest(f"{path} must be {json.dumps(value)}")
