@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from socket import gaierror
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -230,7 +231,9 @@ def _library_logs(publish: Publish) -> Iterator[None]:
 
 
 async def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-    group = await stack.enter_async_context(asyncio.TaskGroup())
+    group = asyncio.TaskGroup()
+    await group.__aenter__()
+    stack.push_async_callback(group.__aexit__, None, None, None)  # what ends us leaves as itself, in no group
     stack.callback(group.create_task(work).cancel)
 
 
@@ -246,13 +249,12 @@ async def _listen(
         reader_timeout=_READER_TIMEOUT,
         trusted_proxies=config.server.trusted_proxies,
     )
+    stack.push_async_callback(site.drain, _DRAIN)
     try:
         await site.listen(parts.hostname or "", parts.port or 0)
     except OSError as error:
-        raise ConfigError(
-            f"server.{key}: cannot listen on {address}: {os.strerror(error.errno or 0)}"
-        ) from None
-    stack.push_async_callback(site.drain, _DRAIN)
+        problem = error.strerror if isinstance(error, gaierror) else os.strerror(error.errno or 0)
+        raise ConfigError(f"server.{key}: cannot listen on {address}: {problem}") from None
     return site
 
 

@@ -277,22 +277,16 @@ class _GivenTwice(yaml.MarkedYAMLError):
     """One key twice in one mapping; YAML forbids it, PyYAML takes the last."""
 
 
-def _parse(text: str | bytes, where: str) -> Any:  # noqa: ANN401 - whatever stands there
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - safer than the safe one
+        tree = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - safer than the safe one
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark is not None else ""
         problem = error.problem if isinstance(error, _GivenTwice) else "not valid YAML"
-        raise ConfigError(f"{where}:{line} {problem}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    tree = _parse(text, str(path))
+        raise ConfigError(f"{path}:{line} {problem}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -312,9 +306,17 @@ def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]
             node = node.setdefault(section, {}) if isinstance(node, dict) else None
         if not isinstance(node, dict):
             raise ConfigError(f"{variable}: there is no such key")
-        node[key] = _parse(environ[variable], variable)
+        node[key] = _value(environ[variable])
         origin[".".join([*sections, key])] = variable
     return origin
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - whatever stands there
+    """YAML; plain text where it is none, such as [::1]:8080."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - safer than the safe one
+    except (yaml.YAMLError, RecursionError):
+        return text
 
 
 def _first_problem(error: ValidationError, origin: Mapping[str, str], path: Path | None) -> str:

@@ -130,15 +130,17 @@ class Body:
             if self.room is not None:
                 self.room.close()
 
-    @contextmanager
-    def as_file(self) -> Iterator[int]:
-        """A read-only descriptor with an offset of its own."""
-        with reopened(self._fd) as fd:
-            yield fd
+    def fileno(self) -> int:
+        """Our own descriptor, for whoever reads at explicit offsets; others get it `reopened`."""
+        return self._fd
+
+    def mapped(self) -> Mapped:
+        """All bytes, without a copy; stays valid as long as it is referenced. A map has no shared offset."""
+        return mapped(self._fd, self.size)
 
     def view(self) -> memoryview:
-        """All bytes, without a copy; stays valid as long as it is referenced."""
-        return memoryview(mapped(self._fd, self.size))
+        """As `mapped`."""
+        return memoryview(self.mapped())
 
 
 class BodyWriter:
@@ -236,26 +238,25 @@ class Sample:
 
     def head(self, length: int) -> bytes:
         """The first `length` bytes, or fewer."""
-        with self.as_file() as fd:
-            return os.pread(fd, length, 0)
+        return os.pread(self._fileno(), length, 0)
 
     @contextmanager
     def as_file(self) -> Iterator[int]:
         """A fresh read-only descriptor of the sealed file."""
-        if self._key is None:
-            with self.body.as_file() as fd:
-                yield fd
-            return
-        if self._plaintext is None:
-            raise RuntimeError("an encrypted sample must be opened first")
-        with reopened(self._plaintext) as fd:
+        with reopened(self._fileno()) as fd:
             yield fd
 
     @contextmanager
     def mapped(self) -> Iterator[Mapped]:
         """All bytes as a read-only map with `find`, `rfind` and slices (or `bytes` where there are none)."""
-        with self.as_file() as fd:
-            yield mapped(fd, self.size)
+        yield mapped(self._fileno(), self.size)
+
+    def _fileno(self) -> int:
+        if self._key is None:
+            return self.body.fileno()
+        if self._plaintext is None:
+            raise RuntimeError("an encrypted sample must be opened first")
+        return self._plaintext
 
 
 async def _decrypt_into(fd: int, body: Body, key: AttachmentKey) -> None:

@@ -30,7 +30,7 @@ def problem(file: Path, text: str | bytes, **environ: str) -> str:
     with pytest.raises(ConfigError) as refused:
         load(file, text, **environ)
     assert refused.value.__cause__ is None
-    assert refused.value.__suppress_context__, "a traceback would show values"
+    assert refused.value.__context__ is None or refused.value.__suppress_context__, "it may show values"
     assert len(refused.value.info.splitlines()) == 1
     return refused.value.info
 
@@ -49,12 +49,19 @@ def test_file_says_what_it_says(file: Path) -> None:
     config = load(
         file,
         """
-        server: {listen: "[::1]:8080", request_timeout: 2.5s, trusted_proxies: [10.0.0.0/8, "fd00::/8", 127.0.0.1]}
+        server:
+          listen: "[::1]:8080"
+          request_timeout: 2.5s
+          trusted_proxies: [10.0.0.0/8, "fd00::/8", 127.0.0.1]
         state_dir: /srv/state
-        homeserver: {url: "https://hs.example.org:8448/", redirect_hosts: [cdn.example.org, "cdn.example.org:8443"]}
+        homeserver:
+          url: https://hs.example.org:8448/
+          redirect_hosts: [cdn.example.org, cdn.example.org:8443]
         crypto: {secret_file: /run/secret, retired_secret_files: [/run/old, /run/older]}
         limits: {media_size: 1.5 MiB, memory: 1GiB, queue_wait: 500ms}
-        clamav: {addresses: [embedded, unix:/run/clamd.sock, "tcp:[::1]:3310", tcp:clamd:3310], max_signature_age: null}
+        clamav:
+          addresses: [embedded, unix:/run/clamd.sock, "tcp:[::1]:3310", tcp:clamd:3310]
+          max_signature_age: null
         policy: {allowed_types: [image/*, application/CDFV2], unscannable: deliver}
         verdict_cache: {url: memory, clean_ttl: 1h}
         log: {level: debug}
@@ -117,44 +124,41 @@ def test_duration_with_a_unit(file: Path, written: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        "20TiB",
-        "-1",
-        "+1",
-        "1e3",
-        "0x10",
-        "1_000",
-        "1,5MiB",
-        "20MiB!",
-        ".5MiB",
-        "5.",
-        "MiB",
-        "",
-        "true",
-        "null",
-        "~",
-    ]
-    + [
-        ".inf",
-        ".nan",
-        "9" * 400,
-        "9" * 5000,
-        "[1]",
-        "{a: 1}",
-        "\u0665MiB",
-        '"1\\n"',
-        "1:30",
-        "2024-01-01",
-        "0",
-        "0.5",
+        *(
+            "20TiB",
+            "-1",
+            "+1",
+            "1e3",
+            "0x10",
+            "1_000",
+            "'1,5MiB'",
+            "20MiB!",
+            ".5MiB",
+            "5.",
+            "MiB",
+            "",
+            "true",
+        ),
+        *(
+            "null",
+            "~",
+            ".inf",
+            ".nan",
+            "9" * 400,
+            "9" * 5000,
+            "[1]",
+            "{a: 1}",
+            "\u0665MiB",
+            "1:30",
+            "0",
+            "0.5",
+        ),
     ],
 )
 def test_what_is_no_size_is_refused_in_one_line(file: Path, written: str) -> None:
-    if written == '"1\\n"':  # white space around a number is harmless
-        assert load(file, f"limits: {{media_size: {written}}}").limits.media_size == 1
-        return
     said = problem(file, f"limits: {{media_size: {written}}}")
-    assert said.startswith(f"{file}: limits.media_size: must be ")
-    assert written not in said or len(written) < 3
+    number = f"{file}: limits.media_size: must be a number with a unit, like 20MiB"
+    assert said in (number, f"{file}: limits.media_size: must be greater than 0")
 
 
 @given(st.text(max_size=12))
@@ -343,6 +347,11 @@ def test_environment_is_above_the_file(file: Path) -> None:
     assert config.clamav.max_signature_age is None
 
 
+@pytest.mark.parametrize("text", ["[::1]:8080", "127.0.0.1:8080", "'h:1'"])
+def test_address_in_the_environment_needs_no_quotes(text: str) -> None:
+    assert Config.load(None, {"MEDIA_SCANNER__SERVER__LISTEN": text}).server.listen == text.strip("'")
+
+
 def test_environment_of_the_process_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDIA_SCANNER__LOG__LEVEL", "error")
     assert Config.load(None).log.level == "error"
@@ -370,7 +379,8 @@ def test_one_variable_may_hold_a_section_and_another_a_key_of_it(file: Path) -> 
         ("SREVER__LISTEN", "80", "srever: there is no such key"),
         ("", "80", ": there is no such key"),
         ("__", "80", ": there is no such key"),
-        ("STATE_DIR", "@x", "line 1: not valid YAML"),
+        ("SERVER", "{listen: a:1, listen: b:2}", "server: must be a section of keys"),
+        ("CLAMAV__ADDRESSES", "[embedded", "clamav.addresses: must be a list"),
         ("LIMITS__MEMORY", "1MiB", "limits.memory: must be at least 23MiB"),
         ("CLAMAV__ADDRESSES", "embedded", "clamav.addresses: must be a list"),
         ("CLAMAV__ADDRESSES", "[embedded, x]", "clamav.addresses.1: must be embedded"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -201,7 +202,10 @@ async def test_thumbnails_have_an_endpoint_of_their_own(rig: Rig) -> None:
 
 
 async def test_a_cookie_is_never_sent_back(rig: Rig) -> None:
-    upstream = await rig.upstream(serving(PNG, Set_Cookie="session=1; Path=/"))
+    """By name, because no cookie jar takes one from an address."""
+    upstream = await rig.upstream(
+        serving(PNG, Set_Cookie="session=1; Path=/"), url=f"http://localhost:{rig.homeserver.port}"
+    )
     await fetched(upstream)
     await fetched(upstream)
     assert [heard.header("cookie") for heard in rig.homeserver.heard] == [None, None]
@@ -213,6 +217,17 @@ async def test_connections_are_kept(rig: Rig) -> None:
     await fetched(upstream)
     await fetched(upstream)
     assert len({heard.connection for heard in rig.homeserver.heard}) == 1
+
+
+async def test_held_downloads_keep_nobody_waiting(rig: Rig) -> None:
+    """Aiohttp would open 100 connections and no more."""
+    upstream = await rig.upstream(by_method(GET=saying(FOREVER), HEAD=serving(PNG)))
+    held = [asyncio.create_task(fetched(upstream, wanted(f"Bearer {number}"))) for number in range(120)]
+    await rig.homeserver.until_heard(120)
+    await upstream.authorise(wanted(), soon(1))
+    for fetch in held:
+        fetch.cancel()
+    await rig.homeserver.until_abandoned(120)
 
 
 # -- what comes back -----------------------------------------------------------------------------
@@ -275,6 +290,13 @@ async def test_an_odd_error_body_is_no_code(rig: Rig, body: bytes) -> None:
     error = await refused(fetched(upstream))
     assert isinstance(error, AccessDenied)
     assert error.code == "M_UNKNOWN_TOKEN"
+
+
+async def test_an_error_body_is_not_decompressed(rig: Rig) -> None:
+    body = gzip.compress(b'{"errcode": "M_NOT_YET_UPLOADED"}')
+    fields = [("Content-Encoding", "gzip"), ("Content-Length", str(len(body)))]
+    upstream = await rig.upstream(saying(head("504 Gateway Timeout", fields), body))
+    assert type(await refused(fetched(upstream))) is UpstreamFailed
 
 
 @pytest.mark.parametrize(

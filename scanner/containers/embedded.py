@@ -44,12 +44,12 @@ def contains_container(part: Part) -> bool:
 
 
 def _signatures(step: bytes) -> re.Pattern[bytes]:
-    """Text, of which office files are full, is searched ten times as fast: most headers have zeros in them."""
+    """Text, of which office files are full, is searched faster: nearly every header has zeros in it."""
     return _SIGNATURES if b"\0" in step or not step.isascii() else _SIGNATURES_IN_TEXT
 
 
 def _is_record(part: Part, offset: int) -> bool:
-    """A ZIP record. In old Office files it is an embedded new one, which clamd sees by the usual methods."""
+    """A ZIP record. In an old Office file it may be a new one, which clamd sees by the usual methods."""
     header = part.read(offset, _RECORD.size)
     if len(header) < _RECORD.size:
         return False

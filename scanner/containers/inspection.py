@@ -27,6 +27,8 @@ MAX_INFLATED = 400 * 1024 * 1024
 MAX_HELD = 64 * 1024 * 1024
 SEARCHED = 8 * 1024 * 1024 + 64 * 1024
 MAX_DEPTH = 8
+# The end record of a ZIP with the longest comment: readers open whatever ends in one.
+_END_RECORD = 22 + 0xFFFF
 # No innocent member above 50 MiB is packed tighter than 1:200 (facts/archives.md).
 RATIO_COUNTS_FROM = 50 * 1024 * 1024
 MAX_RATIO = 200
@@ -127,7 +129,7 @@ class Inspection:
 
     def unpack(self, pieces: Iterable[bytes], packed_size: int) -> tuple[int, int]:
         """Look into what the pieces add up to; gives its size and CRC-32."""
-        held, size, crc, limit = bytearray(), 0, 0, SEARCHED
+        held, tail, size, crc, limit = bytearray(), b"", 0, 0, SEARCHED
         for piece in pieces:
             self.spend(len(piece))
             if not size and self._by_ends(Part(piece)) is not None:
@@ -136,8 +138,10 @@ class Inspection:
             crc = zlib.crc32(piece, crc)
             _require_ratio(size, packed_size)
             held += piece[: max(0, limit + len(piece) - size)]
-        whole = len(held) == size
-        require(whole or limit == SEARCHED, Reason.LIMIT)
+            tail = (tail + piece)[-_END_RECORD:]
+        if len(held) < size:
+            require(limit == SEARCHED, Reason.LIMIT)
+            require(b"PK\5\6" not in tail)
         self.look_into_held(held, [len(held)])
         return size, crc
 

@@ -194,9 +194,9 @@ def _pieces(folder: _Folder, packed: Part) -> Iterator[bytes]:
     if [coder.method for coder in folder.coders] == [_COPY]:
         yield from (piece for _, piece in packed.steps())
         return
-    if folder.coders[-1].method == _LZMA1:
+    if folder.coders[0].method == _LZMA1:
         check_lzma(packed)
-    elif folder.coders[-1].method == _LZMA2:
+    elif folder.coders[0].method == _LZMA2:
         require(check_lzma2(packed) == packed.size)
     decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(folder.coders))
     offset, left = 0, folder.size
@@ -210,11 +210,13 @@ def _pieces(folder: _Folder, packed: Part) -> Iterator[bytes]:
             raise Unsure(Reason.DAMAGED) from None
         left -= len(piece)
         yield piece
-    if folder.coders[-1].method == _LZMA1:
+    if folder.coders[0].method == _LZMA1:
         require(offset == packed.size and _stands_at_zero(decoder))
 
 
 def _stands_at_zero(decoder: lzma.LZMADecompressor) -> bool:
+    if decoder.eof:
+        return not decoder.unused_data
     try:
         return not any(decoder.decompress(_BEYOND, len(_BEYOND) // 2))
     except (lzma.LZMAError, EOFError):
@@ -222,20 +224,25 @@ def _stands_at_zero(decoder: lzma.LZMADecompressor) -> bool:
 
 
 def _filters(coders: list[_Coder]) -> list[dict[str, Any]]:
-    """The decoder's settings. BCJ only before LZMA2: `lzma` keeps back the last bytes of BCJ before LZMA."""
+    """The decoder's settings. BCJ only on LZMA2: on LZMA, `lzma` keeps back the last bytes."""
     methods = [coder.method for coder in coders]
-    require(methods in ([_LZMA1], [_LZMA2], [_BCJ, _LZMA2]))
-    last = coders[-1].properties
+    require(methods in ([_LZMA1], [_LZMA2], [_LZMA2, _BCJ]))
+    properties = coders[0].properties
     if methods == [_LZMA1]:
-        require(len(last) == 5 and last[0] < 9 * 5 * 5, Reason.DAMAGED)
-        settings = {"lc": last[0] % 9, "lp": last[0] // 9 % 5, "pb": last[0] // 45}
-        require(settings["lc"] + settings["lp"] <= 4)
-        size = _dictionary(int.from_bytes(last[1:], "little"))
-        return [{"id": lzma.FILTER_LZMA1, "dict_size": size, **settings}]
-    require(len(last) == 1 and last[0] < 40, Reason.DAMAGED)
-    size = _dictionary((2 | last[0] & 1) << (last[0] // 2 + 11))
+        return [_lzma1_filter(properties)]
+    require(len(properties) == 1 and properties[0] < 40, Reason.DAMAGED)
+    size = _dictionary((2 | properties[0] & 1) << (properties[0] // 2 + 11))
     bcj = [{"id": lzma.FILTER_X86}] if len(coders) > 1 else []
     return [*bcj, {"id": lzma.FILTER_LZMA2, "dict_size": size}]
+
+
+def _lzma1_filter(properties: bytes) -> dict[str, Any]:
+    require(len(properties) == 5 and properties[0] < 9 * 5 * 5, Reason.DAMAGED)
+    lc, lp, pb = properties[0] % 9, properties[0] // 9 % 5, properties[0] // 45
+    # More is valid, but liblzma does not decode it.
+    require(lc + lp <= 4)
+    size = _dictionary(int.from_bytes(properties[1:], "little"))
+    return {"id": lzma.FILTER_LZMA1, "dict_size": size, "lc": lc, "lp": lp, "pb": pb}
 
 
 def _dictionary(size: int) -> int:
@@ -260,7 +267,11 @@ def _read_packed(reader: _Reader) -> tuple[int, list[int]]:
     position, count = reader.number(), reader.count()
     reader.expect(_SIZES)
     packed = [reader.number() for _ in range(count)]
-    reader.expect(_END)
+    kind = reader.byte()
+    if kind == _CRCS:
+        reader.crcs(count)
+        kind = reader.byte()
+    require(kind == _END)
     return position, packed
 
 
@@ -272,7 +283,7 @@ def _read_folders(reader: _Reader) -> list[_Folder]:
     folders = [_read_folder(reader) for _ in range(count)]
     reader.expect(_UNPACK_SIZES)
     for folder in folders:
-        folder.size, *_ = [reader.number() for _ in folder.coders]
+        *_, folder.size = [reader.number() for _ in folder.coders]
         folder.streams = [folder.size]
     kind = reader.byte()
     if kind == _CRCS:
@@ -284,13 +295,13 @@ def _read_folders(reader: _Reader) -> list[_Folder]:
 
 
 def _read_folder(reader: _Reader) -> _Folder:
-    """One coder, or a chain of two in which the first unpacks what the second has unpacked."""
+    """One coder, or a chain of two in which the second takes what the first has unpacked."""
     count = reader.number()
     require(1 <= count <= 4)
     coders = [_read_coder(reader) for _ in range(count)]
     require(count <= 2)
     if count > 1:
-        require((reader.number(), reader.number()) == (0, 1))
+        require((reader.number(), reader.number()) == (1, 0))
     return _Folder(coders)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from scanner.web.request import Request
-from scanner.web.wire import Answer, json_answer
+from scanner.web.wire import RETRY_AFTER, Answer, json_answer
 
 # Reason -> what to do about it, in one sentence; empty when ready.
 Readiness = Callable[[], Awaitable[dict[str, str]]]
@@ -27,15 +27,22 @@ class Operations:
     async def ready(self, request: Request) -> Answer:
         """200 or 503, and why."""
         reasons = await self._readiness()
-        return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        return _readiness_answer({"ready": not reasons, "reasons": reasons})
 
     async def ready_without_reasons(self, request: Request) -> Answer:
         """200 or 503: strangers need not know why."""
-        reasons = await self._readiness()
-        return json_answer({"ready": not reasons}, 503 if reasons else 200)
+        return _readiness_answer({"ready": not await self._readiness()})
 
     async def metrics(self, request: Request) -> Answer:
         """Prometheus or OpenMetrics text."""
         accept = request.http.headers.get("Accept", "")
         payload, content_type = await asyncio.to_thread(self._render, accept)  # takes 5 ms and more
         return Answer(200, {"Content-Type": content_type}, payload)
+
+
+def _readiness_answer(content: Mapping[str, object]) -> Answer:
+    if content["ready"]:
+        return json_answer(content)
+    answer = json_answer(content, 503)
+    answer.headers["Retry-After"] = str(RETRY_AFTER)
+    return answer

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from scanner.errors import MalformedRequest, RequestTooLarge
 from scanner.media import MediaRef
@@ -51,5 +51,6 @@ class Request:
 
     async def _invite_body(self) -> None:
         """Only now, after all that the head tells: aiohttp would answer before any handler runs."""
-        if self.http.headers.get("Expect", "").lower() == "100-continue" and self.http.transport is not None:
+        waits = self.http.headers.get("Expect", "").lower() == "100-continue"
+        if waits and self.http.version >= HttpVersion11 and self.http.transport is not None:
             self.http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

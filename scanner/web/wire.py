@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Any
 from urllib.parse import quote
 
@@ -138,11 +139,19 @@ INFO: Mapping[Reason | None, str] = {
     Reason.TEST_SIGNATURES: "The antivirus has no signatures but a test set, so nothing is called clean",
     Reason.CANARY: "The antivirus failed its own test, try again later",
 }
-_RETRY_AFTER = 5
+RETRY_AFTER = 5  # seconds
 
 # Content types that a homeserver may serve inline: client-server API, "Serving inline content".
 _INLINE_TYPES = frozenset(
-    ["text/css", "text/plain", "text/csv", "application/json", "application/ld+json", "image/jpeg", "image/gif", "image/png", "image/apng", "image/webp", "image/avif", "video/mp4", "video/webm", "video/ogg", "video/quicktime", "audio/mp4", "audio/webm", "audio/aac", "audio/mpeg", "audio/ogg", "audio/wave", "audio/wav", "audio/x-wav", "audio/x-pn-wav", "audio/flac", "audio/x-flac"]
+    f"{kind}/{name}"
+    for kind, names in {
+        "text": "css plain csv",
+        "application": "json ld+json",
+        "image": "jpeg gif png apng webp avif",
+        "video": "mp4 webm ogg quicktime",
+        "audio": "mp4 webm aac mpeg ogg wave wav x-wav x-pn-wav flac x-flac",
+    }.items()
+    for name in names.split()
 )
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
 _PARAMETER = rf'[ \t]*;[ \t]*({_TOKEN})=("[^"\\]*"|{_TOKEN})'
@@ -173,7 +182,7 @@ def withheld(decision: Decision) -> Answer:
     status, code = _WITHHELD[decision.outcome]
     answer = json_answer({"reason": code, "info": INFO[decision.reason]}, status, code)
     if decision.outcome is Outcome.FAILED:
-        answer.headers["Retry-After"] = str(_RETRY_AFTER)
+        answer.headers["Retry-After"] = str(RETRY_AFTER)
     return answer
 
 
@@ -325,7 +334,7 @@ class _Reader:
         self._progress = progress
         self._stall = stall
         self._loop = asyncio.get_running_loop()
-        self._taken = 0
+        self._taken = -inf  # earlier answers may still be on their way
         self._moved = self._loop.time()
         self._timer = self._loop.call_later(self._interval, self._look)
         self.given = 0

@@ -32,6 +32,19 @@ class Child:
                 stderr=subprocess.STDOUT,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._started().pid
+
+    @property
+    def ended(self) -> bool:
+        return self._started().poll() is not None
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end."""
+        self._started().kill()
+        self._started().wait()
+
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
         """Ask `ready` until it agrees; raises with the end of the output if that does not happen."""
         deadline = time.monotonic() + seconds

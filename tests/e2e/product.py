@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import secrets
 import sys
+import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,52 +23,62 @@ class Product:
     """A running scanner with an embedded clamd, for the length of a `with` block.
 
     Its files lie in `directory`, which must be empty. Leaving the block asserts that SIGTERM ends it well.
+    `settings` are sections of further configuration, `launcher` a program and arguments that run it.
     """
 
-    def __init__(self, directory: Path, homeserver: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        homeserver: str,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        launcher: Sequence[str] = (),
+    ) -> None:
         public, operations = free_ports(2)
         self.url = f"http://127.0.0.1:{public}"
         self.operations_url = f"http://127.0.0.1:{operations}"
+        self.state = directory / "state"
         self._output = directory / "output.log"
         secret = directory / "request_secret"
         secret.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
         secret.chmod(0o600)
+        tree: dict[str, Any] = {
+            "server": {
+                "listen": self.url.removeprefix("http://"),
+                "ops_listen": self.operations_url.removeprefix("http://"),
+            },
+            "state_dir": str(self.state),
+            "homeserver": {"url": homeserver},
+            "crypto": {"secret_file": str(secret)},
+            "clamav": {"accept_test_signatures": True},
+        }
+        for section, keys in (settings or {}).items():
+            tree.setdefault(section, {}).update(keys)
         configuration = directory / "media-scanner.yaml"
-        configuration.write_text(
-            yaml.safe_dump(
-                {
-                    "server": {
-                        "listen": self.url.removeprefix("http://"),
-                        "ops_listen": self.operations_url.removeprefix("http://"),
-                    },
-                    "state_dir": str(directory / "state"),
-                    "homeserver": {"url": homeserver},
-                    "crypto": {"secret_file": str(secret)},
-                    "clamav": {"accept_test_signatures": True},
-                }
-            )
-        )
-        self._process = Child(
-            [sys.executable, "-m", "scanner", "serve", "--config", str(configuration)], self._output
-        )
+        configuration.write_text(yaml.safe_dump(tree))
+        command = [sys.executable, "-m", "scanner", "serve", "--config", str(configuration)]
+        self.process = Child([*launcher, *command], self._output)
 
     def __enter__(self) -> Self:
-        self._process.start()
+        self.process.start()
         try:
-            self._process.wait_until(lambda: self._healthy("live"), 30)
-            self._process.wait_until(lambda: self._healthy("ready"), 120)
+            self.process.wait_until(lambda: self.answers("live"), 30)
+            self.process.wait_until(lambda: self.answers("ready"), 120)
         except BaseException:
-            self._process.terminate(30)
+            self.process.terminate(30)
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        status = self._process.terminate(30)
+        self.stop()
+
+    def stop(self) -> None:
+        """SIGTERM, which must end it well."""
+        status = self.process.terminate(30)
         assert status == 0, f"exit status {status} after SIGTERM:\n{self._output.read_text()}"
 
     def output(self, until: str = "") -> str:
         """All that it has written, once that holds `until`; it writes its log behind its answers."""
-        self._process.wait_until(lambda: until in self._output.read_text(), 10)
+        self.process.wait_until(lambda: until in self._output.read_text(), 10)
         return self._output.read_text()
 
     def metric(self, name: str, **labels: str) -> float:
@@ -79,10 +92,21 @@ class Product:
             if sample.name == f"media_scanner_{name}" and labels.items() <= sample.labels.items()
         )
 
-    def _healthy(self, what: str) -> bool:
+    def answers(self, what: str) -> bool:
+        """Whether `live` or `ready` is answered with 200."""
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{self.operations_url}/health/{what}", timeout=5) as answer,
+            urllib.request.urlopen(f"{self.operations_url}/health/{what}", timeout=10) as answer,
         ):
             return bool(answer.status == 200)
         return False
+
+    def reasons(self) -> set[str]:
+        """Why it is not ready; empty when it is."""
+        try:
+            with urllib.request.urlopen(f"{self.operations_url}/health/ready", timeout=10) as answer:
+                content = json.load(answer)
+        except urllib.error.HTTPError as unready:
+            with unready:
+                content = json.load(unready)
+        return set(content["reasons"])

@@ -66,6 +66,17 @@ async def test_refused_callers_beside_accepted_ones_stay_refused(
     assert [answer.status for answer in answers] == [401, 200, 404, 401, 200, 404]
 
 
+async def test_a_token_in_the_query_authenticates_but_the_header_counts_first(
+    synapse: Synapse, scanner: ScannerApi, alice: User, bob: User
+) -> None:
+    mxc = await synapse.upload(alice, samples.text(), "text/plain")
+    await synapse.logout(bob)
+
+    assert (await scanner.scan(mxc, None, access_token=alice.token)).status == 200
+    assert (await scanner.scan(mxc, alice, access_token=bob.token)).status == 200
+    assert (await scanner.scan(mxc, bob, access_token=alice.token)).refusal == (401, "M_UNKNOWN_TOKEN")
+
+
 async def test_many_callers_at_once_cost_one_scan_and_are_each_authorised(
     synapse: Synapse, product: Product, scanner: ScannerApi, alice: User
 ) -> None:

@@ -30,9 +30,9 @@ from scanner.web.content_scanner import ContentScanner
 from scanner.web.operations import Operations
 from scanner.web.routes import API, scanner_routes
 from scanner.web.server import Networks, Site
-from tests.real_clamd import EICAR
 from tests.fake_homeserver import FakeHomeserver
 from tests.raw_client import Reply, connected, request
+from tests.real_clamd import EICAR
 
 MIB = 1024 * 1024
 ALICE, BOB = "alice", "bob"
@@ -45,7 +45,10 @@ _FINDINGS = {
 
 
 class MarkEngine:
-    """Finds EICAR and marks of our own. `open_gate` unset holds every scan, `problem` fails it."""
+    """Finds EICAR and marks of our own.
+
+    While `gate` is cleared, scans wait; `problem` fails them; a `rude` engine moves its descriptor's offset.
+    """
 
     name = "marks"
 
@@ -55,6 +58,7 @@ class MarkEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.problem: Exception | None = None
+        self.rude = False
 
     def versions(self) -> frozenset[str]:
         return frozenset({"1"})
@@ -68,7 +72,9 @@ class MarkEngine:
             self.under_way -= 1
         if self.problem is not None:
             raise self.problem
-        with sample.mapped() as data:
+        with sample.as_file() as fd, sample.mapped() as data:
+            if self.rude:
+                os.lseek(fd, 0, os.SEEK_END)
             for mark, (outcome, reason) in _FINDINGS.items():
                 if data.find(mark) >= 0:
                     return Report(self.name, outcome, "1", reason, (Detection("Eicar-Test"),))
@@ -179,7 +185,7 @@ class Service:
         self, path: str, token: str | None = ALICE, *, method: str = "GET", **headers: str
     ) -> Reply:
         """`path` is what stands behind the prefix of the scanner API."""
-        return await self.ask(request(API + path, token, method=method, **headers))
+        return await self.ask(request(API + path, token, method=method, body=None, **headers))
 
     async def post(self, path: str, body: bytes, token: str | None = ALICE, **headers: str) -> Reply:
         """As `get`."""

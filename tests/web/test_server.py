@@ -53,6 +53,18 @@ async def test_a_scan_ends_when_its_client_leaves(service: Service, leave: Leave
     assert service.of(BadRequest) == []
 
 
+async def test_a_place_in_the_queue_ends_when_its_client_leaves(service: Service, leave: Leave) -> None:
+    full = await service.budget.small.reserve(service.budget.small.capacity, "somebody else")
+    async with connected(service.port) as client:
+        await client.send(request(DOWNLOAD))
+        await service.homeserver.until_heard(1)
+        await asyncio.sleep(0.02)
+        leave(client)
+        await until(lambda: service.site.in_flight == 0)
+    full.close()
+    assert service.idle
+
+
 async def test_an_answer_ends_when_its_client_leaves(serve: Serve, discreet: None) -> None:
     service = await serve(media_size=20 * MIB, memory=64 * MIB)
     service.homeserver.script = serving(bytes(16 * MIB))
@@ -63,6 +75,21 @@ async def test_an_answer_ends_when_its_client_leaves(serve: Serve, discreet: Non
         client.vanish()
         await until(lambda: service.idle)
     assert service.of(BadRequest) == []
+
+
+async def test_an_answer_to_nobody_is_no_bad_request(discreet: None) -> None:
+    async def handler(request: Request) -> Answer:
+        assert request.http.transport is not None
+        request.http.transport.abort()
+        return Answer(200)
+
+    events: list[Event] = []
+    site = _site([Route("GET", "/", handler)], events)
+    async with connected(await site.listen("127.0.0.1", 0)) as client:
+        await client.send(request("/"))
+        assert await client.ends()
+        await site.drain(1)
+    assert events == []
 
 
 async def test_a_client_that_leaves_takes_nobody_with_it(service: Service) -> None:
@@ -82,9 +109,9 @@ async def test_a_client_that_leaves_takes_nobody_with_it(service: Service) -> No
 # -- requests one after the other ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", [DOWNLOAD, SCAN, PUBLIC_KEY, "/nowhere", f"{API}/scan/!/!", "/health/ready"])
+@pytest.mark.parametrize("target", [DOWNLOAD, SCAN, PUBLIC_KEY, "/", f"{API}/scan/!/!", "/health/ready"])
 async def test_a_head_keeps_the_connection_in_step(service: Service, target: str) -> None:
-    """aiohttp would send the body of an answer to a HEAD, and it would be taken for the next answer."""
+    """The body of an answer to a HEAD, which aiohttp would send, would be taken for the next answer."""
     async with connected(service.port) as client:
         to_head = await client.ask(request(target, method="HEAD"))
         to_get = await client.ask(request(target))
@@ -114,6 +141,22 @@ async def test_http_1_0_is_answered_and_closed(service: Service) -> None:
         assert await client.ends()
 
 
+async def test_answers_do_not_pile_up_for_a_client_that_takes_none(discreet: None) -> None:
+    async def handler(request: Request) -> Answer:
+        return Answer(200, {"Content-Type": "text/plain"}, bytes(50_000))
+
+    answered: list[Event] = []
+    site = _site([Route("GET", "/", handler)], answered)
+    async with connected(await site.listen("127.0.0.1", 0), receive_buffer=4096) as client:
+        client.writer.write(request("/") * 1000)
+        before = -1
+        while before < len(answered):
+            before = len(answered)
+            await asyncio.sleep(0.2)
+        await site.drain(0)
+    assert 0 < len(answered) < 500
+
+
 # -- what is no HTTP -----------------------------------------------------------------------------
 
 START = f"GET {PUBLIC_KEY}?access_token=SECRET HTTP/1.1\r\nHost: a\r\n".encode()
@@ -129,6 +172,9 @@ MALFORMED = {
     "spaces in the target": b"GET /?access_token=SECRET and more HTTP/1.1\r\n\r\n",
     "control character in the target": b"GET /?access_token=SECRET\x01 HTTP/1.1\r\n\r\n",
     "odd method": b"G@T /?access_token=SECRET HTTP/1.1\r\n\r\n",
+    "unknown method": b"SECRET /?access_token=SECRET HTTP/1.1\r\n\r\n",
+    "no ASCII in the path": b"GET /SECRET\xff HTTP/1.1\r\n\r\n",
+    "no ASCII in the query": "GET /?access_token=SECRETé HTTP/1.1\r\n\r\n".encode(),
     "odd host": b"GET http://[SECRET/?access_token=SECRET HTTP/1.1\r\nHost: a\r\n\r\n",
     "two lengths": START + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
     "negative length": START + b"Content-Length: -1\r\n\r\nxx",

@@ -67,7 +67,8 @@ def made(kind: type[ScannerError]) -> ScannerError:
         Throttled: 7,
         Unavailable: "overload",
     }
-    return kind("why", further[kind]) if kind in further else kind("why")
+    arguments = ["why", further[kind]] if kind in further else ["why"]
+    return kind(*arguments)
 
 
 # -- refusals ------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ def test_a_long_file_name_is_cut_between_characters() -> None:
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_whatever_the_homeserver_says_the_headers_are_well_formed(content_type: str, disposition: str) -> None:
+def test_whatever_the_homeserver_says_headers_are_well_formed(content_type: str, disposition: str) -> None:
     for declared in (disposition, f"attachment; filename={disposition}", f"inline; filename*={disposition}"):
         served = headers(content_type, declared)
         assert re.fullmatch(r"[\w.+-]+/[\w.+-]+(; charset=[\w.+-]+)?", served["Content-Type"], re.ASCII)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+
+from scanner.verdict import Reason
+from tests.archives import judged, zip_of
+
+OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+
+def pdf(*objects: bytes, trailer: bytes = b"/Encrypt 9 0 R") -> bytes:
+    body = b"".join(
+        b"%d 0 obj\n%s\nendobj\n" % (number, content) for number, content in enumerate(objects, 1)
+    )
+    return b"%PDF-1.7\n" + body + b"trailer\n<< /Root 1 0 R " + trailer + b" >>\n%%EOF\n"
+
+
+def stream(dictionary: bytes, data: bytes = b"\x8f\x12secret") -> bytes:
+    return dictionary + b"\nstream\n" + data + b"\nendstream"
+
+
+FILTERED = stream(b"<< /Length 8 /Filter /FlateDecode >>")
+UNFILTERED = stream(b"<< /Length 8 >>")
+
+
+def test_a_pdf_that_is_not_encrypted_is_plain() -> None:
+    assert judged(pdf(UNFILTERED, trailer=b"/EncryptMetadata false")) is None
+
+
+def test_an_encrypted_pdf_of_filtered_streams_is_left_to_clamd() -> None:
+    assert (
+        judged(pdf(FILTERED, stream(b"<</Filter[/FlateDecode]/DecodeParms<</Predictor 12>>/Length 8>>")))
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "dictionary",
+    [
+        b"<< /Length 8 >>",
+        b"<< /Length 8 /Params << /Filter /FlateDecode >> >>",
+        b"<< /Length 8 /Desc (/Filter /FlateDecode) >>",
+        b"<< /Length 8 /Desc (1 0 obj << /Filter /FlateDecode) >>",
+        b"<< /Length 8 /Desc (\n1 0 obj << /Filter /FlateDecode) >>",
+        b"<< /Length 8 % 1 0 obj << /Filter /FlateDecode\n >>",
+        b"<< /Length 8 /Filter [] >>",
+        b"<< /Length 8 /Filter /Crypt >>",
+        b"<< /Length 8 /Type /Metadata /Subtype /XML >>",
+    ],
+)
+def test_an_encrypted_stream_without_a_filter_is_an_encrypted_document(dictionary: bytes) -> None:
+    assert judged(pdf(FILTERED, stream(dictionary))) is Reason.ENCRYPTED_DOCUMENT
+
+
+def test_the_name_encrypt_may_be_escaped() -> None:
+    assert judged(pdf(UNFILTERED, trailer=b"/#45ncry#70t 9 0 R")) is Reason.ENCRYPTED_DOCUMENT
+
+
+def test_metadata_that_is_left_plain_is_plain() -> None:
+    metadata = stream(b"<< /Type /Metadata /Subtype /XML /Length 99 >>", b'<?xpacket begin=""?><x:xmpmeta/>')
+    assert judged(pdf(FILTERED, metadata)) is None
+
+
+def test_an_office_file_behind_a_password_is_an_encrypted_document() -> None:
+    document = OLE2 + bytes(1024) + "EncryptedPackage".encode("utf-16-le") + bytes(300_000)
+    assert judged(document) is Reason.ENCRYPTED_DOCUMENT
+    assert judged(zip_of({"mail.doc": document})) is Reason.ENCRYPTED_DOCUMENT
+
+
+def test_an_old_office_file_is_plain_even_with_a_new_one_inside() -> None:
+    inner = zip_of({"xl/workbook.xml": b"<workbook/>"})
+    assert judged(OLE2 + bytes(1016)) is None
+    assert judged(OLE2 + bytes(1016) + inner + b"\1" * 512) is None
+
+
+def test_an_old_office_file_with_a_dubious_archive_inside_is_ambiguous() -> None:
+    inner = zip_of({"xl/workbook.xml": b"<workbook/>"}, method=14)
+    assert judged(OLE2 + bytes(1016) + inner + b"\1" * 512) is Reason.AMBIGUOUS

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import random
+
+import pytest
+
+from scanner.containers.embedded import is_lzma
+from scanner.containers.inspection import SEARCHED, STEP
+from scanner.verdict import Reason
+from tests.archives import TEXT, judged, tar_of, zip_of
+
+PICTURE = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + random.Random(1).randbytes(2000)
+INSIDE = {
+    "zip": zip_of({"a": TEXT}) + bytes(70_000),
+    "gzip": gzip.compress(TEXT),
+    "bzip2": bz2.compress(TEXT),
+    "xz": lzma.compress(TEXT),
+    "tar": tar_of({"a": TEXT}),
+    "cpio": b"070701" + b"0" * 104,
+    "zst": b"\x28\xb5\x2f\xfd\x24\x44\x21\x02\x00" + b"x" * 68,
+    "xar": b"xar!\0\x1c\0\x01" + bytes(99),
+    "rar": b"Rar!\x1a\x07\1\0" + bytes(99),
+}
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+def test_what_7zip_opens_behind_a_picture_is_ambiguous(kind: str) -> None:
+    assert judged(PICTURE + INSIDE[kind]) is Reason.AMBIGUOUS
+
+
+@pytest.mark.parametrize("before", [STEP - 3, STEP, 3 * STEP - 9])
+def test_a_signature_across_two_steps_is_found(before: int) -> None:
+    assert judged(b"\xff" * before + INSIDE["xz"]) is Reason.AMBIGUOUS
+    assert judged(b"x" * before + INSIDE["bzip2"]) is Reason.AMBIGUOUS
+
+
+def test_what_lies_beyond_the_reach_of_7zip_is_not_searched() -> None:
+    assert judged(b"\xff" * SEARCHED + INSIDE["xz"]) is None
+
+
+@pytest.mark.parametrize(
+    "chance",
+    [
+        b"PK\3\4" + b"\xff" * 40,
+        b"\x1f\x8b\x08" + b"\xff" * 40,
+        b"\x1f\x8b\x08\0\0\0\0\0\0\3\7" + b"\xff" * 40,
+        b"\xfd7zXZ\0" + b"\xff" * 40,
+        b"\x28\xb5\x2f\xfd" + b"\xff" * 40,
+        b"hsqs" + b"\xff" * 40,
+        b"7z\xbc\xaf\x27\x1c" + b"\xff" * 40,
+        b"ustar  \0",
+    ],
+)
+def test_a_signature_by_chance_is_nothing(chance: bytes) -> None:
+    assert judged(PICTURE + chance) is None
+
+
+@pytest.mark.slow
+def test_noise_is_nothing() -> None:
+    chance = random.Random(2)
+    assert [judged(b"\xff" + chance.randbytes(8 << 20)) for _ in range(8)] == [None] * 8
+
+
+def test_bare_lzma_is_recognised_and_pictures_are_not() -> None:
+    assert is_lzma(lzma.compress(TEXT, lzma.FORMAT_ALONE)[:64])
+    assert is_lzma(b"\0" + lzma.compress(TEXT, lzma.FORMAT_ALONE)[:64])
+    icon = bytes.fromhex("000001000100101000000100200068040000160000002800000010000000")
+    for other in (
+        b"\0\0\0\x20ftypisom\0\0\2\0isomiso2",
+        bytes(64),
+        icon,
+        b"]\0\0\0\1" + bytes(40),
+        b"P6 4 4 255\n" + bytes(48),
+    ):
+        assert not is_lzma(other)

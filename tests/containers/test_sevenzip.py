@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import py7zr
+import pytest
+
+from scanner.verdict import Reason
+from tests.archives import TEXT, judged, sevenzip_of, zip_of
+
+LZMA, LZMA2, COPY, BCJ = (
+    {"id": getattr(py7zr, f"FILTER_{name}")} for name in ("LZMA", "LZMA2", "COPY", "X86")
+)
+
+
+def with_header(archive: bytes, old: bytes, new: bytes) -> bytes:
+    """Another plain header, with the checksums that are right for it."""
+    end = 32 + int.from_bytes(archive[12:20], "little")
+    header = archive[end:].replace(old, new, 1)
+    assert header != archive[end:]
+    start = archive[12:20] + len(header).to_bytes(8, "little") + zlib.crc32(header).to_bytes(4, "little")
+    return archive[:8] + zlib.crc32(start).to_bytes(4, "little") + start + archive[32:end] + header
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("filters", [[LZMA], [LZMA2], [COPY], [BCJ, LZMA2]])
+def test_methods_that_clamd_knows_are_plain(filters: list[dict[str, Any]], packed: bool) -> None:
+    assert judged(sevenzip_of({"first": b"content", "text": TEXT}, *filters, packed_header=packed)) is None
+
+
+@pytest.mark.parametrize("name", ["BZIP2", "DEFLATE", "PPMD"])
+def test_other_methods_are_ambiguous(name: str) -> None:
+    filters: list[dict[str, Any]] = [{"id": getattr(py7zr, f"FILTER_{name}")}]
+    if name == "PPMD":
+        filters[0] |= {"order": 6, "mem": 24}
+    assert judged(sevenzip_of({"first": b"content", "text": TEXT}, *filters)) is Reason.AMBIGUOUS
+
+
+def test_a_password_makes_it_an_encrypted_archive() -> None:
+    aes = {"id": py7zr.FILTER_CRYPTO_AES256_SHA256}
+    assert (
+        judged(sevenzip_of({"first": b"content", "text": TEXT}, LZMA2, aes, password="secret"))
+        is Reason.ENCRYPTED_ARCHIVE
+    )
+
+
+def test_members_are_looked_into() -> None:
+    assert judged(sevenzip_of({"first": zip_of({"a": TEXT}), "text": TEXT}, LZMA2)) is None
+    assert (
+        judged(sevenzip_of({"first": zip_of({"a": TEXT}, method=14), "text": TEXT}, LZMA2))
+        is Reason.AMBIGUOUS
+    )
+
+
+def test_bytes_behind_and_missing_ones_are_not_plain() -> None:
+    archive = sevenzip_of({"first": b"content", "text": TEXT}, LZMA2)
+    assert judged(archive + b"more") is Reason.AMBIGUOUS
+    assert judged(archive[:-1]) is Reason.AMBIGUOUS
+
+
+def test_a_start_header_with_a_wrong_checksum_is_damage() -> None:
+    archive = sevenzip_of({"first": b"content", "text": TEXT}, LZMA2)
+    assert judged(archive[:8] + bytes(4) + archive[12:]) is Reason.DAMAGED
+
+
+def test_a_member_with_a_wrong_checksum_is_damage() -> None:
+    """Clamd leaves it out, others extract it with a warning."""
+    archive = sevenzip_of({"first": b"content", "text": TEXT}, LZMA2, packed_header=False)
+    crc = zlib.crc32(b"content").to_bytes(4, "little")
+    assert judged(with_header(archive, crc, b"oops")) is Reason.DAMAGED
+
+
+def test_names_outside_of_the_header_are_ambiguous() -> None:
+    archive = sevenzip_of({"first": b"content", "text": TEXT}, LZMA2, packed_header=False)
+    assert judged(with_header(archive, b"\0f\0i\0", b"\1f\0i\0")) is Reason.AMBIGUOUS
+
+
+def test_an_empty_archive_is_plain() -> None:
+    start = bytes(20)
+    assert judged(b"7z\xbc\xaf\x27\x1c\0\4" + zlib.crc32(start).to_bytes(4, "little") + start) is None

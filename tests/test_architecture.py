@@ -1,0 +1,290 @@
+"""Who may import whom, and the habits that a linter does not know. Each failure names the offender."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "scanner"
+TESTS = ROOT / "tests"
+
+# -- the rules, as data: a part is a module or a folder of `scanner/` -----------------------------
+
+LEVEL_0 = {"crypto", "errors", "verdict"}
+LEVEL_0_AND_1 = LEVEL_0 | {"media", "events", "ports", "single_flight", "admission"}
+
+MAY_IMPORT = {
+    # 0: the standard library and cryptography
+    "errors": set[str](),
+    "verdict": set[str](),
+    "crypto": {"errors"},
+    "media": LEVEL_0,
+    "events": LEVEL_0 | {"media"},
+    # 1
+    "ports": LEVEL_0 | {"media", "events"},
+    "single_flight": LEVEL_0 | {"media", "events"},
+    "admission": LEVEL_0 | {"media", "events"},
+    # 2: the story, and what it is told about; none of them knows another
+    "pipeline": LEVEL_0_AND_1,
+    "clamd": LEVEL_0_AND_1,
+    "containers": LEVEL_0_AND_1,
+    "engines": LEVEL_0_AND_1 | {"clamd", "containers"},
+    "verdict_cache": LEVEL_0_AND_1,
+    "event_sinks": LEVEL_0_AND_1,
+    "upstream": LEVEL_0_AND_1,
+    "metrics": LEVEL_0_AND_1,
+    "canary": LEVEL_0_AND_1,
+    "readiness": LEVEL_0_AND_1,
+    # 3
+    "web": LEVEL_0_AND_1 | {"pipeline", "upstream"},
+    # 4
+    "config": {"errors"},
+    "key_files": {"crypto", "errors"},
+    "cli": LEVEL_0_AND_1 | {"app", "config", "key_files"},
+    "__main__": {"cli"},
+}
+# The composition root knows every class.
+KNOWS_EVERYTHING = {"app"}
+# Folders of interchangeable siblings, which never import each other.
+INTERCHANGEABLE = {"engines", "verdict_cache", "event_sinks"}
+# Each library has its doors; behind them nobody knows it.
+LIBRARIES = {
+    "aiohttp": {"upstream", "web"},
+    "cryptography": {"crypto"},
+    "magic": {"engines"},
+    "prometheus_client": {"metrics"},
+    "pyclamd": {"clamd"},
+    "pydantic": {"config"},
+    "structlog": {"event_sinks"},
+    "typer": {"cli"},
+    "uvloop": {"cli"},
+    "yaml": {"config", "cli"},
+    "yarl": {"upstream"},
+}
+READS_ENVIRONMENT = {"config.py"}
+# Where a bug of an engine or of ours ends; everywhere else exceptions have names.
+CATCHES_EVERYTHING = {"pipeline.py", "canary.py", "web/server.py"}
+
+# Protocols without code: their tests are the suites in tests/contracts.
+WITHOUT_TWIN = {"__init__.py", "__main__.py", "ports.py"}
+# Tests of the whole, not of one file.
+WITHOUT_SOURCE = {"test_architecture.py", "test_docs.py", "test_bootstrap.py"}
+WHOLE_FOLDERS = {"e2e", "contracts", "vectors"}
+
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
+
+# -- the syntax trees ----------------------------------------------------------------------------
+
+SOURCES = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
+TEST_FILES = [path.relative_to(TESTS) for path in sorted(TESTS.rglob("*.py"))]
+
+every_source = pytest.mark.parametrize("source", SOURCES, ids=str)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def part(source: Path) -> str:
+    """The module or folder of `scanner/` that a file belongs to."""
+    return source.parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything that is imported, wherever it stands."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def modules(source: Path) -> Iterator[tuple[int, Path]]:
+    """Line and file of every module of ours that is imported."""
+    for line, name in imports(PACKAGE / source):
+        if name.split(".")[0] == "scanner":
+            path = Path(*name.split(".")[1:])
+            while not (PACKAGE / path).with_suffix(".py").exists() and path.parts:
+                path = path.parent
+            if path.parts:
+                yield line, path.with_suffix(".py")
+
+
+def offenders(found: Iterator[str]) -> None:
+    names = sorted(set(found))
+    assert not names, "\n" + "\n".join(names)
+
+
+# -- who imports whom ----------------------------------------------------------------------------
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {part(source) for source in SOURCES} - {"__init__"}
+    offenders(f"scanner/{name} is in no table" for name in parts - {*MAY_IMPORT, *KNOWS_EVERYTHING})
+
+
+@every_source
+def test_imports_point_downwards(source: Path) -> None:
+    here = part(source)
+    if here not in KNOWS_EVERYTHING:
+        offenders(
+            f"scanner/{source}:{line} imports {other}: {here} may not know {part(other)}"
+            for line, other in modules(source)
+            if part(other) != here and part(other) not in MAY_IMPORT.get(here, set())
+        )
+
+
+@every_source
+def test_interchangeable_siblings_do_not_know_each_other(source: Path) -> None:
+    here = part(source)
+    offenders(
+        f"scanner/{source}:{line} imports its sibling {other}"
+        for line, other in modules(source)
+        if here in INTERCHANGEABLE and part(other) == here
+    )
+
+
+@every_source
+def test_libraries_are_known_behind_their_doors_only(source: Path) -> None:
+    libraries = {
+        (line, name.split(".")[0])
+        for line, name in imports(PACKAGE / source)
+        if not name.startswith("scanner")
+    }
+    offenders(
+        f"scanner/{source}:{line} imports {library or 'relatively'}"
+        for line, library in libraries
+        if library not in sys.stdlib_module_names and part(source) not in LIBRARIES.get(library, set())
+    )
+
+
+def test_no_module_imports_itself_round_a_corner() -> None:
+    graph = {source: {other for _, other in modules(source)} for source in SOURCES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names them
+
+
+# -- habits --------------------------------------------------------------------------------------
+
+
+@every_source
+def test_only_the_configuration_reads_the_environment(source: Path) -> None:
+    names = {"environ", "environb", "getenv", "getenvb"}
+    found = [
+        node.lineno
+        for node in ast.walk(tree(PACKAGE / source))
+        if (isinstance(node, ast.Attribute) and node.attr in names and ast.unparse(node.value) == "os")
+        or (isinstance(node, ast.ImportFrom) and node.module == "os" and names & {n.name for n in node.names})
+    ]
+    offenders(
+        f"scanner/{source}:{line} reads the environment"
+        for line in found
+        if str(source) not in READS_ENVIRONMENT
+    )
+
+
+@every_source
+def test_only_the_guards_catch_everything(source: Path) -> None:
+    """BaseException may be caught to clean up, if it is raised again."""
+    offenders(
+        f"scanner/{source}:{node.lineno} catches everything"
+        for node in ast.walk(tree(PACKAGE / source))
+        if (
+            isinstance(node, ast.ExceptHandler)
+            and catches_everything(node)
+            and str(source) not in CATCHES_EVERYTHING
+        )
+        or (isinstance(node, ast.Call) and suppresses_everything(node))
+    )
+
+
+def catches_everything(handler: ast.ExceptHandler) -> bool:
+    caught = named(handler.type)
+    raises_again = isinstance(handler.body[-1], ast.Raise) and handler.body[-1].exc is None
+    return handler.type is None or "Exception" in caught or ("BaseException" in caught and not raises_again)
+
+
+def suppresses_everything(call: ast.Call) -> bool:
+    caught = {name for argument in call.args for name in named(argument)}
+    return ast.unparse(call.func).endswith("suppress") and bool(caught & {"Exception", "BaseException"})
+
+
+def named(types: ast.expr | None) -> set[str]:
+    elements = types.elts if isinstance(types, ast.Tuple) else [types]
+    return {ast.unparse(element).removeprefix("builtins.") for element in elements if element is not None}
+
+
+def test_init_files_are_empty() -> None:
+    offenders(
+        f"{path.relative_to(ROOT)} is not empty"
+        for folder in (PACKAGE, TESTS)
+        for path in folder.rglob("__init__.py")
+        if path.read_text().strip()
+    )
+
+
+@every_source
+def test_files_and_functions_are_short(source: Path) -> None:
+    lines = len((PACKAGE / source).read_text().splitlines())
+    assert lines <= LONGEST_FILE, f"scanner/{source} has {lines} lines"
+    offenders(
+        f"scanner/{source}:{node.lineno} {node.name} is too long"
+        for node in ast.walk(tree(PACKAGE / source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION
+    )
+
+
+@every_source
+def test_module_says_what_it_is_for(source: Path) -> None:
+    if source.name != "__init__.py":
+        assert ast.get_docstring(tree(PACKAGE / source)), f"scanner/{source} has no docstring"
+
+
+# -- the tests themselves ------------------------------------------------------------------------
+
+
+@every_source
+def test_source_has_its_test_twin(source: Path) -> None:
+    twin = source.with_name(f"test_{source.name}")
+    assert source.name in WITHOUT_TWIN or (TESTS / twin).exists(), f"tests/{twin} is missing"
+
+
+def test_test_file_has_its_source() -> None:
+    offenders(
+        f"tests/{test} tests nothing: scanner/{test.with_name(test.name.removeprefix('test_'))} is not there"
+        for test in TEST_FILES
+        if test.name.startswith("test_")
+        and test.name not in WITHOUT_SOURCE
+        and part(test) not in WHOLE_FOLDERS
+        if not (PACKAGE / test.with_name(test.name.removeprefix("test_"))).exists()
+    )
+
+
+def test_nothing_is_mocked() -> None:
+    offenders(
+        f"tests/{test}:{line} imports {name}"
+        for test in TEST_FILES
+        for line, name in imports(TESTS / test)
+        if name.startswith(("unittest.mock", "mock.", "pytest_mock"))
+    )
+
+
+def test_no_file_is_a_detection_itself() -> None:
+    """EICAR is assembled at run time."""
+    eicar = "EICAR-STANDARD-" + "ANTIVIRUS"
+    offenders(
+        f"{path.relative_to(ROOT)} contains EICAR"
+        for folder in (PACKAGE, TESTS, ROOT / "deploy", ROOT / "docs")
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and eicar.encode() in path.read_bytes()
+    )
