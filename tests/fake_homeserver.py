@@ -64,9 +64,11 @@ class FakeHomeserver:
     """`script` says what goes out after each request, `heard` has all requests.
 
     `sent` counts the bytes that were taken from it, `abandoned` the clients that left during a script.
+    `port` 0 is any that is free.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
         self.script: Script = serving(PNG, content_type="image/png")
         self.heard: list[Heard] = []
         self.sent = 0
@@ -74,7 +76,7 @@ class FakeHomeserver:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024)
         self.port = int(self._server.sockets[0].getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         return self

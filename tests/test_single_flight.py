@@ -178,6 +178,35 @@ async def test_value_that_comes_in_spite_of_cancellation_is_disposed(work: Work)
     assert work.disposed == ["unwanted"]
 
 
+async def test_abandoned_work_that_ends_late_leaves_the_next_flight_alone(work: Work) -> None:
+    late = asyncio.Event()
+
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await late.wait()
+        return ""
+
+    async def call() -> None:
+        async with work.flights.join("key", stubborn):
+            pass
+
+    abandoned = asyncio.create_task(call())
+    await settle()
+    abandoned.cancel()
+    await settle()
+    callers = [work.caller()]
+    await settle()
+    late.set()
+    await settle()
+    callers.append(work.caller())
+    await settle()
+    work.end.set_result("value")
+    assert await asyncio.gather(*callers) == ["value"] * 2
+    assert work.begun == 1
+
+
 async def test_value_is_disposed_only_after_its_last_user(work: Work) -> None:
     work.end.set_result("value")
     async with work.flights.join("key", work) as one:
