@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanner.config import Config
@@ -161,6 +161,7 @@ def test_what_is_no_size_is_refused_in_one_line(file: Path, written: str) -> Non
     assert said in (number, f"{file}: limits.media_size: must be greater than 0")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_is_a_duration_or_refused(text: str) -> None:
     try:
@@ -315,6 +316,7 @@ def test_utf_16_and_byte_order_marks_are_understood(file: Path) -> None:
         assert load(file, "state_dir: /é".encode(encoding)).state_dir == Path("/é")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_file_is_a_configuration_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

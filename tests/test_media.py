@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanner.crypto.attachment import AttachmentKey
@@ -180,6 +180,7 @@ def test_media_id_outside_the_grammar_is_refused(media_id: str) -> None:
         MediaRef("example.org", media_id)
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_nothing_that_a_path_could_resolve_is_ever_a_media_ref(origin: str, media_id: str) -> None:
     try:
@@ -211,6 +212,7 @@ def test_mxc_uri_is_read_into_its_parts() -> None:
 # -- Body ----------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=6))
 def test_body_is_its_pieces_in_order_whatever_they_are(pieces: list[bytes]) -> None:
     writer = BodyWriter()
@@ -344,6 +346,7 @@ async def test_sample_without_a_key_is_the_body_itself(bodies: Bodies, size: int
             assert_sealed(fd)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=100), st.data())
 def test_tampered_ciphertext_never_becomes_a_sample(plaintext: bytes, data: st.DataObject) -> None:
     ciphertext, key = encrypted(plaintext)

@@ -5,7 +5,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanner.verdict import (
@@ -86,6 +86,7 @@ def test_two_reports_of_one_engine_have_no_versions() -> None:
 # -- detections ----------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_signature_name_is_harmless_wherever_it_is_printed(name: str) -> None:
     signature = Detection(name).signature
@@ -134,17 +135,20 @@ def test_category_is_read_from_the_signature_name(signature: str, category: Cate
 # -- stored --------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(verdicts)
 def test_verdict_survives_json(verdict: Verdict) -> None:
     assert Verdict.from_json(verdict.to_json()) == verdict
 
 
+@settings(deadline=None)
 @given(json_values)
 def test_reading_anything_else_raises_one_of_three_errors(value: object) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         Verdict.from_json(json.dumps(value))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["reports", "judged_at", "mime_type", "hashes"]), verdicts)
 def test_member_that_is_missing_raises_key_error(member: str, verdict: Verdict) -> None:
     stored = json.loads(verdict.to_json())

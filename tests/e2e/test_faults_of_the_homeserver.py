@@ -145,7 +145,7 @@ async def test_at_most_a_little_of_an_endless_body_is_taken(stage: Scene) -> Non
     before = stage.homeserver.sent
     stage.but(saying(CHUNKED_HEAD, *[chunk(bytes(64 * 1024)) for _ in range(2000)], FOREVER))
     assert (await asked(stage, "plain")).refusal == TOO_LARGE
-    assert stage.homeserver.sent - before < LIMIT + 8 * MIB
+    assert stage.homeserver.sent - before < LIMIT + 16 * MIB
 
 
 async def test_media_of_exactly_the_limit_are_served_and_one_byte_more_is_not(stage: Scene) -> None:

@@ -1,0 +1,70 @@
+"""A mount namespace in which /var/lib/clamav is the test's own, and what a process leaves behind on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+# Wherever the product could write.
+_WRITABLE = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
+_BIND = 'mount --bind "$1" /var/lib/clamav && shift && exec "$@"'
+
+
+def own_database(directory: Path) -> list[str]:
+    """A launcher of programs that see `directory` in the place of Debian's signatures."""
+    directory.mkdir(exist_ok=True)
+    become_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", "--mount", *become_root, "sh", "-c", _BIND, "sh", str(directory)]
+
+
+def embedded_clamd_of(pid: int) -> int:
+    """The process ID of the clamd that a product runs."""
+    return next(child for child in _children(pid) if _name(child) == "clamd")
+
+
+def clamds_of(database: Path) -> list[int]:
+    """Every clamd that runs below `own_database(database)`, whoever its parent is by now."""
+    return [pid for pid in _processes() if _name(pid) == "clamd" and _sees(pid, database)]
+
+
+def files_with(mark: bytes, since: float) -> list[Path]:
+    """Files written since that Unix time that hold `mark`."""
+    return [path for path in _written_since(since) if _holds(path, mark)]
+
+
+def _written_since(since: float) -> Iterator[Path]:
+    for top in _WRITABLE:
+        for directory, _, names in os.walk(top):
+            for path in (Path(directory, name) for name in names):
+                with suppress(OSError):
+                    if path.is_file() and path.stat().st_mtime >= since:
+                        yield path
+
+
+def _holds(path: Path, mark: bytes) -> bool:
+    with suppress(OSError):
+        return mark in path.read_bytes()
+    return False
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _sees(pid: int, database: Path) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/root/var/lib/clamav").stat().st_ino == database.stat().st_ino
+    return False
