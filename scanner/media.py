@@ -28,6 +28,7 @@ Mapped = mmap.mmap | bytes
 
 # Hashing and decrypting this much takes well under 1 ms: what the event loop may be held for.
 STEP = 256 * 1024
+_COPIED = 16 * 1024
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 # Server names per the Matrix spec, appendix "Server Name"; media IDs per "Matrix Content (mxc://) URIs".
@@ -135,8 +136,8 @@ class Body:
         return self._fd
 
     def mapped(self) -> Mapped:
-        """All bytes, without a copy; stays valid as long as it is referenced. A map has no shared offset."""
-        return mapped(self._fd, self.size)
+        """All bytes; valid as long as they are referenced. Mapping a few pages costs more than a copy."""
+        return os.pread(self._fd, self.size, 0) if self.size <= _COPIED else mapped(self._fd, self.size)
 
     def view(self) -> memoryview:
         """As `mapped`."""
@@ -249,7 +250,7 @@ class Sample:
     @contextmanager
     def mapped(self) -> Iterator[Mapped]:
         """All bytes as a read-only map with `find`, `rfind` and slices (or `bytes` where there are none)."""
-        yield mapped(self._fileno(), self.size)
+        yield self.body.mapped() if self._key is None else mapped(self._fileno(), self.size)
 
     def _fileno(self) -> int:
         if self._key is None:
@@ -284,9 +285,15 @@ async def _decrypted(
 
 
 def memory_file() -> int:
-    """A new, empty, sealable memory file; a descriptor. Raises Unavailable where there is none left."""
-    try:
+    """A new, empty, sealable memory file; a descriptor. Raises Unavailable."""
+    with _while_descriptors_last():
         return os.memfd_create("media", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+@contextmanager
+def _while_descriptors_last() -> Iterator[None]:
+    try:
+        yield
     except OSError:
         raise Unavailable("too many files are open, try again", "overload") from None
 
@@ -307,5 +314,6 @@ def reopened(fd: int) -> Iterator[int]:
 
 
 def mapped(fd: int, size: int) -> Mapped:
-    """The file's bytes, read-only; an empty file cannot be mapped."""
-    return mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""
+    """The file's bytes, read-only; an empty file cannot be mapped. Raises Unavailable."""
+    with _while_descriptors_last():
+        return mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from scanner.admission import Slots
@@ -30,6 +30,7 @@ from scanner.media import STEP, MediaRef, Sample
 from scanner.ports import Engine, VerdictCache
 from scanner.single_flight import SingleFlight
 from scanner.verdict import (
+    UNKNOWN_TYPE,
     Alias,
     ContentId,
     Hashes,
@@ -73,7 +74,7 @@ class Pipeline:
         self._identify = identify
         self._publish = publish
         self._clean_ttl = clean_ttl
-        self._flights: SingleFlight[ContentId, Verdict] = SingleFlight(
+        self._flights: SingleFlight[Hashable, Verdict] = SingleFlight(
             joined=lambda: publish(FlightJoined("local"))
         )
 
@@ -96,7 +97,8 @@ class Pipeline:
                 known = await self._known(content, seen=seen)
                 if known is not None:
                     return known
-                flight = self._flights.join(content, lambda: self._scan(occasion, sample, content))
+                key = (content, *(engine.versions() for engine in self._engines))
+                flight = self._flights.join(key, lambda: self._scan(occasion, sample, content))
                 async with flight as verdict:
                     return verdict
         except TimeoutError:
@@ -172,11 +174,15 @@ class Pipeline:
         verdict = Verdict(reports, judged_at=time.time())
         if verdict.outcome is not Outcome.INFECTED:
             return verdict
+        return Verdict(reports, verdict.judged_at, await self._type(sample), await _hashes(sample))
+
+    async def _type(self, sample: Sample) -> str:
+        """For the detection's record; what goes wrong here must not lose the detection."""
         try:
-            mime_type = await self._identify(sample)
-        except EngineError:
-            mime_type = verdict.mime_type
-        return Verdict(reports, verdict.judged_at, mime_type, await _hashes(sample))
+            return await self._identify(sample)
+        except Exception as problem:  # noqa: BLE001 - as in `_ask`
+            self._publish(EngineFailed("mime", type(problem).__name__))
+            return UNKNOWN_TYPE
 
     def _lifetime(self, verdict: Verdict) -> float:
         out_of_time = any(report.reason is Reason.TIME_LIMIT for report in verdict.reports)

@@ -21,6 +21,8 @@ ContentId = NewType("ContentId", bytes)
 VerdictKey = NewType("VerdictKey", bytes)
 Alias = NewType("Alias", bytes)
 
+UNKNOWN_TYPE = "application/octet-stream"
+
 
 class Outcome(IntEnum):
     """Ordered by severity: the worst one of all reports is the verdict's."""
@@ -129,7 +131,7 @@ class Verdict:
 
     reports: tuple[Report, ...]
     judged_at: float = 0.0
-    mime_type: str = "application/octet-stream"
+    mime_type: str = UNKNOWN_TYPE
     hashes: Hashes | None = None
 
     @property

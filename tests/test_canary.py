@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from scanner.canary import Canary
-from scanner.engines.clamav import ClamAV
 from scanner.clamd.backend import Clamd as ClamdSettings
 from scanner.clamd.protocol import ClamdAddress
+from scanner.engines.clamav import ClamAV
 from scanner.errors import EngineError
 from scanner.events import BackendChanged, CanaryRan, EngineAnswered, Event
 from scanner.media import Sample

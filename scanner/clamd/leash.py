@@ -1,7 +1,7 @@
 """A child process that never outlives us, not even when we are killed.
 
 The leash is a pipe whose write end only we hold. A watcher in the child's own process group reads it, and
-kills that group when it ends: no process ID is ever guessed. (PR_SET_PDEATHSIG is not enough: the kernel
+kills that group when it ends: no process ID is ever guessed (a group's own is not given to anybody else). (PR_SET_PDEATHSIG is not enough: the kernel
 clears it when a program enters its AppArmor profile, and it follows the thread that forked.)
 """
 
@@ -15,12 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-# Standard input is the leash. The shell becomes the program, so its process ID is the child's.
+# Standard input is the leash: a line when we are done, just an end when we died. The shell becomes the
+# program, so its process ID is the child's.
 _SCRIPT = """
+leavings=$1
+shift
 ulimit -c 0
 umask 077
 exec 3<&0 </dev/null
-{ read -r _; kill -KILL 0; } <&3 3<&- >/dev/null 2>&1 &
+{
+    read -r _ || { kill -KILL $$; [ -z "$leavings" ] || rm -rf "$leavings"/*; }
+    kill -KILL 0
+} <&3 3<&- >/dev/null 2>&1 &
 exec "$@" 3<&-
 """
 
@@ -28,7 +34,8 @@ exec "$@" 3<&-
 class LeashedProcess:
     """A running program in a session of its own, without core dumps; raises OSError where it cannot start.
 
-    Both its output streams go to `output`, by default a pipe to be read from `log`. Whoever makes one
+    Both its output streams go to `output`, by default a pipe to be read from `log`. What it writes to the
+    directory `leavings` is removed when we die; otherwise that is the caller's to do. Whoever makes one
     calls `kill` or `end` once. Not asyncio's own subprocess: uvloop leaks descriptors into its children.
     """
 
@@ -39,11 +46,12 @@ class LeashedProcess:
         environment: Mapping[str, str],
         directory: Path,
         output: int | IO[bytes] = subprocess.PIPE,
+        leavings: Path | None = None,
     ) -> None:
         end, self._leash = os.pipe()
         try:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _SCRIPT, "sh", *command],
+                ["/bin/sh", "-c", _SCRIPT, "sh", str(leavings or ""), *command],
                 stdin=end,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -94,6 +102,8 @@ class LeashedProcess:
     def kill(self) -> None:
         """Kill it and pull the leash: nothing of it is left, no zombie either."""
         self._process.kill()
+        with suppress(BrokenPipeError):
+            os.write(self._leash, b"\n")
         os.close(self._leash)
         self._process.wait()
         if self.log is not None:

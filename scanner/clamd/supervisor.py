@@ -161,7 +161,12 @@ class EmbeddedClamd:
     @asynccontextmanager
     async def _child(self, binary: str) -> AsyncIterator[LeashedProcess]:
         command = [binary, "--config-file", str(self._home.config)]
-        self._process = process = LeashedProcess(command, environment=ENVIRONMENT, directory=self._home.path)
+        self._process = process = LeashedProcess(
+            command,
+            environment=ENVIRONMENT,
+            directory=self._home.path,
+            leavings=self._home.temporary,  # clamd writes what it unpacks there, in the clear
+        )
         try:
             yield process
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -42,6 +43,7 @@ def serve(
     """Serve the scanner API until SIGTERM or Ctrl-C."""
     loaded = Config.load(config)
     harden()
+    _collect_less()
     uvloop.run(_serve(loaded))
 
 
@@ -51,6 +53,12 @@ def harden() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _collect_less() -> None:
+    """What a request makes is freed by counting references: looking for cycles so often costs 3 %."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 async def _serve(config: Config) -> None:

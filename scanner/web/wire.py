@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from math import inf
 from typing import Any
 from urllib.parse import quote
@@ -251,6 +252,7 @@ def _content_disposition(declared: str | None, content_type: str) -> str:
     return f"{disposition}; filename*=UTF-8''{quote(shortened, safe='')}"
 
 
+@lru_cache(maxsize=1024)  # most files have one of few: `attachment`, or a phone's name for pictures
 def _parse_disposition(declared: str) -> tuple[str | None, str | None]:
     """Kind and file name; a malformed header has neither."""
     with warnings.catch_warnings():
@@ -270,7 +272,9 @@ def method_not_allowed(allowed: str) -> Answer:
 
 
 class _Response(web.StreamResponse):
-    """Without aiohttp's Server header."""
+    """Without aiohttp's Server header, and with the head in one piece with the first of the body."""
+
+    _send_headers_immediately = False
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
@@ -296,11 +300,11 @@ async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.St
     response = _Response(status=answer.status, headers={**COMMON_HEADERS, **answer.headers})
     if answer.status != 204:
         response.content_length = answer.size
+    content = memoryview(answer.payload) if answer.body is None else answer.body.view()
     writer = await response.prepare(request)
     with _watched(request, answer, stall) as reader:
         # A body after a HEAD would be taken for the next response (facts/python.md).
         if request.method != "HEAD":
-            content = memoryview(answer.payload) if answer.body is None else answer.body.view()
             for offset in range(0, len(content), _PIECE):
                 piece = content[offset : offset + _PIECE]
                 reader.given += len(piece)

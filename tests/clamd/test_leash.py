@@ -83,6 +83,28 @@ def test_stopped_child_is_killed_all_the_same() -> None:
     assert group_is_empty(killed_parents_child(process))
 
 
+def test_what_a_killed_parents_child_wrote_is_removed(tmp_path: Path) -> None:
+    """And nothing else, not even the directory: the next service may be using it."""
+    (tmp_path / "letter.txt").write_text("plaintext")
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "member.txt").write_text("plaintext")
+    source = _PARENT.replace('Path("/"))', f'Path("/"), leavings=Path({str(tmp_path)!r}))')
+    source += "os.kill(os.getpid(), signal.SIGKILL)"
+    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    assert group_is_empty(killed_parents_child(process))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_child_wrote_is_left_to_a_parent_that_lives(tmp_path: Path) -> None:
+    child = LeashedProcess(
+        ["sleep", "60"], environment=_ENVIRONMENT, directory=Path("/"), leavings=tmp_path
+    )
+    (tmp_path / "letter.txt").write_text("plaintext")
+    child.kill()
+    assert group_is_empty(child.pid)
+    assert (tmp_path / "letter.txt").exists()
+
+
 async def test_exit_status_is_the_programs_own() -> None:
     child = start("sh", "-c", "exit 7")
     assert await child.wait() == 7

@@ -21,8 +21,8 @@ from scanner.clamd.home import Home, marker
 from scanner.clamd.supervisor import EmbeddedClamd
 from scanner.errors import ConfigError
 from scanner.events import Event, ProcessChanged
-from tests.real_clamd import EICAR, clamd_binary, received
 from tests.clamd.test_leash import group_is_empty
+from tests.real_clamd import EICAR, clamd_binary, received
 
 _SERVICE = """
 import asyncio, os, sys, uvloop

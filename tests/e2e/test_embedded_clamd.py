@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scanner.clamd.home import write_test_signatures
+from tests.archives import zip_of
 from tests.e2e.machine import clamds_of, embedded_clamd_of, files_with, own_database
 from tests.e2e.scene import BUSY, MIB, REFUSED, Scene, letter, scene
 from tests.fake_homeserver import FOREVER, media_head, saying
@@ -123,6 +124,26 @@ async def test_after_sigkill_nothing_is_left_and_the_next_start_is_clean(
         assert len(clamds_of(database)) == 1
         assert files_with(mark, began) == []
     assert clamds_of(database) == []
+
+
+async def test_after_sigkill_nothing_is_left_of_what_clamd_unpacked(tmp_path: Path, database: Path) -> None:
+    """Clamd writes the members of an archive to files, in the clear."""
+    began = time.time() - 1
+    mark = secrets.token_hex(16).encode()
+    archive = zip_of({"letter.txt": mark * 5_000_000})
+    unpacked = database / "media-scanner" / "tmp"
+    async with scene(tmp_path, "embedded", launcher=own_database(database), clamav=ACCEPTING) as stage:
+        await stage.until_ready()
+        asked = asyncio.create_task(stage.download_encrypted(stage.upload_encrypted(archive)))
+        async with asyncio.timeout(5):
+            while not [file for file in unpacked.glob("*/*") if file.stat().st_size]:
+                await asyncio.sleep(0)
+
+        stage.product.process.kill()
+
+        await asyncio.gather(asked, return_exceptions=True)
+        await stage.until(lambda: not clamds_of(database), 3)
+        await stage.until(lambda: files_with(mark, began) == [], 2)
 
 
 async def _under_way(stage: Scene, moment: str, mark: bytes) -> list[asyncio.Task[object]]:
