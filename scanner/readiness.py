@@ -73,9 +73,12 @@ class Readiness:
         if not up:
             return {"engine": "no clamd answers; check clamav.addresses, and clamd's log"}
         reasons = {}
-        if not self._accept_test_signatures and all(backend.has_test_signatures() for backend in up):
+        asked = [
+            backend for backend in up if self._accept_test_signatures or not backend.has_test_signatures()
+        ]
+        if not asked:
             reasons["test_signatures"] = "clamd has only the test set; run freshclam, then wait a minute"
-        elif not any(self._fresh(backend) for backend in up):
+        elif not any(self._fresh(backend) for backend in asked):
             reasons["signatures"] = "clamd's signatures are too old or without a date; run freshclam"
         if not self._canary_healthy():
             reasons["canary"] = "clamd does not find the test virus; check clamd's log and its signatures"

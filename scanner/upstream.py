@@ -39,6 +39,7 @@ from scanner.single_flight import SingleFlight
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
+_STEP = 128 * 1024
 _OVERSHOOT = 64 * 1024  # kept beyond the limit at most
 _ERROR_BODY = 64 * 1024
 _REACHABLE_FOR = 10.0
@@ -287,11 +288,19 @@ class Upstream:
                     if len(piece) > room:
                         writer.write(memoryview(piece)[: room + _OVERSHOOT])
                         raise self._too_large()
-                    writer.write(piece)
+                    await _write(writer, piece)
                     limit.reschedule(min(now() + self._timers.idle, end))
 
     def _too_large(self) -> MediaTooLarge:
         return MediaTooLarge(f"the media is larger than {self._media_size} bytes")
+
+
+async def _write(writer: BodyWriter, piece: bytes) -> None:
+    """In steps: a fast homeserver's piece can be large enough to hold the event loop."""
+    for offset in range(0, len(piece), _STEP):
+        if offset:
+            await asyncio.sleep(0)
+        writer.write(memoryview(piece)[offset : offset + _STEP])
 
 
 def _session() -> aiohttp.ClientSession:

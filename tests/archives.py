@@ -19,6 +19,7 @@ from typing import Any
 
 import py7zr
 
+from scanner.containers.inspection import Part
 from scanner.engines.archive import inspect
 from scanner.verdict import Reason
 
@@ -286,4 +287,4 @@ def _by_program(command: list[str], data: bytes) -> list[bytes]:
 
 def judged(data: bytes, timeout: float = 20.0) -> Reason | None:
     """Why these bytes are unscannable, or None where they are plain."""
-    return inspect(data, time.monotonic() + timeout)
+    return inspect(Part(data), time.monotonic() + timeout)

@@ -10,7 +10,7 @@ import lzma
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from scanner.containers.inspection import SEARCHED, Part
 from scanner.containers.sevenzip import is_7z
@@ -36,11 +36,14 @@ _GZIP_SAMPLE, _GZIP_CONTENT, _LZMA_CONTENT = 4096, 16, 16
 
 def contains_container(part: Part) -> bool:
     """Whether a reader may take something inside the part for a container."""
-    return any(
-        _CONFIRM[match[0][:2]](part, begin + match.start())
-        for begin, step in part.slice(0, min(part.size, SEARCHED)).steps(overlap=_OVERLAP)
-        for match in _signatures(step).finditer(step)
-    )
+    return any(search_for_container(part))
+
+
+def search_for_container(part: Part) -> Iterator[bool]:
+    """The same, step by step: whether it is so in this one."""
+    for begin, step in part.slice(0, min(part.size, SEARCHED)).steps(overlap=_OVERLAP):
+        matches = _signatures(step).finditer(step)
+        yield any(_CONFIRM[match[0][:2]](part, begin + match.start()) for match in matches)
 
 
 def _signatures(step: bytes) -> re.Pattern[bytes]:

@@ -75,7 +75,12 @@ def by_inside(part: Part) -> Check | None:
     """The check for any other part."""
     if contains_container(part) or begins_tar_later(part):
         return ambiguous
-    return check_pdf if b"%PDF-" in part.read(0, _PDF_WITHIN) else None
+    return check_pdf if is_pdf(part) else None
+
+
+def is_pdf(part: Part) -> bool:
+    """Whether readers take it for a PDF, whatever comes first."""
+    return b"%PDF-" in part.read(0, _PDF_WITHIN)
 
 
 def _is_image(part: Part) -> bool:

@@ -2,8 +2,9 @@
 
 If not, unscannable, with the reason: encrypted, damaged, over a limit, or ambiguous. This engine never
 detects. Its rules, and why they are as tight, are in facts/archives.md; unpacking what is not plain is
-another engine's work. Small files are judged at once; what takes longer goes to a worker thread that
-touches bytes in small steps, because it holds the event loop up while Python runs (facts/performance.md).
+another engine's work. Most files are no containers: they are searched on the event loop, in steps that do
+not hold it, since a thread that runs Python gains nothing and makes the loop wait for the interpreter.
+Containers go to a worker thread.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from scanner.containers.inspection import Inspection, Part, Unsure
-from scanner.containers.recognise import by_ends, by_inside
+from scanner.containers.embedded import search_for_container
+from scanner.containers.inspection import STEP, Inspection, Part, Unsure
+from scanner.containers.recognise import by_ends, by_inside, is_pdf
+from scanner.containers.tar import begins_tar_later
 from scanner.verdict import Outcome, Reason, Report
 
 if TYPE_CHECKING:
-    from scanner.media import Mapped, Sample
+    from scanner.media import Sample
 
 # Raised with every change of the rules: old verdicts are then not found any more.
 _RULES = "1"
 _VERSIONS = frozenset({_RULES})
 _TIMEOUT = 20.0
-_AT_ONCE = 64 * 1024
 
 
 class Archive:
@@ -39,24 +41,26 @@ class Archive:
 
     async def scan(self, sample: Sample) -> Report:
         """CLEAN or UNSCANNABLE; never raises for what is in the sample."""
-        deadline = time.monotonic() + self._timeout
         with sample.mapped() as data:
-            if _is_quick(data):
-                reason = inspect(data, deadline)
-            else:
-                reason = await asyncio.to_thread(inspect, data, deadline)
+            reason = await self._reason(Part(data))
         outcome = Outcome.CLEAN if reason is None else Outcome.UNSCANNABLE
         return Report(self.name, outcome, _RULES, reason)
 
+    async def _reason(self, part: Part) -> Reason | None:
+        if is_pdf(part) or by_ends(part) is not None:
+            return await asyncio.to_thread(inspect, part, time.monotonic() + self._timeout)
+        for found in search_for_container(part):
+            if found:
+                return Reason.AMBIGUOUS
+            if part.size > STEP:
+                await asyncio.sleep(0)
+        return Reason.AMBIGUOUS if begins_tar_later(part) else None
 
-def inspect(data: Mapped, deadline: float) -> Reason | None:
-    """Why clamd may not see everything in these bytes, or None if it does."""
+
+def inspect(part: Part, deadline: float) -> Reason | None:
+    """Why clamd may not see everything in these bytes, or None if it does. `deadline` is monotonic."""
     try:
-        Inspection(by_ends, by_inside, deadline).look_into(Part(data))
+        Inspection(by_ends, by_inside, deadline).look_into(part)
     except Unsure as unsure:
         return unsure.reason
     return None
-
-
-def _is_quick(data: Mapped) -> bool:
-    return len(data) <= _AT_ONCE and by_ends(Part(data)) is None

@@ -306,6 +306,8 @@ async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.St
         # A body after a HEAD would be taken for the next response (facts/python.md).
         if request.method != "HEAD":
             for offset in range(0, len(content), _PIECE):
+                if offset:
+                    await asyncio.sleep(0)  # a client that takes everything at once leaves no pause
                 piece = content[offset : offset + _PIECE]
                 reader.given += len(piece)
                 await response.write(piece)

@@ -96,9 +96,7 @@ def test_what_a_killed_parents_child_wrote_is_removed(tmp_path: Path) -> None:
 
 
 def test_what_a_child_wrote_is_left_to_a_parent_that_lives(tmp_path: Path) -> None:
-    child = LeashedProcess(
-        ["sleep", "60"], environment=_ENVIRONMENT, directory=Path("/"), leavings=tmp_path
-    )
+    child = LeashedProcess(["sleep", "60"], environment=_ENVIRONMENT, directory=Path("/"), leavings=tmp_path)
     (tmp_path / "letter.txt").write_text("plaintext")
     child.kill()
     assert group_is_empty(child.pid)

@@ -10,13 +10,23 @@ from pathlib import Path
 # Wherever the product could write.
 _WRITABLE = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
 _BIND = 'mount --bind "$1" /var/lib/clamav && shift && exec "$@"'
+_SMALL_DISK = 'mount -t tmpfs -o size=2m tmpfs "$1" && shift && exec "$@"'
 
 
 def own_database(directory: Path) -> list[str]:
     """A launcher of programs that see `directory` in the place of Debian's signatures."""
+    return _with_mount(_BIND, directory)
+
+
+def small_disk(directory: Path) -> list[str]:
+    """A launcher of programs that have 2 MiB at `directory`, and see them as nobody else does."""
+    return _with_mount(_SMALL_DISK, directory)
+
+
+def _with_mount(script: str, directory: Path) -> list[str]:
     directory.mkdir(exist_ok=True)
     become_root = [] if os.geteuid() == 0 else ["--map-root-user"]
-    return ["unshare", "--mount", *become_root, "sh", "-c", _BIND, "sh", str(directory)]
+    return ["unshare", "--mount", *become_root, "sh", "-c", script, "sh", str(directory)]
 
 
 def embedded_clamd_of(pid: int) -> int:
@@ -27,6 +37,24 @@ def embedded_clamd_of(pid: int) -> int:
 def clamds_of(database: Path) -> list[int]:
     """Every clamd that runs below `own_database(database)`, whoever its parent is by now."""
     return [pid for pid in _processes() if _name(pid) == "clamd" and _sees(pid, database)]
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of a process: its own, and those of its memory files, mapped or not."""
+    files = {}
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if "memfd:" in str(descriptor.readlink()):
+                status = descriptor.stat()
+                files[status.st_ino] = status.st_blocks * 512
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon"))
+    return private * 1024 + sum(files.values())
+
+
+def descriptors_of(pid: int) -> int:
+    """How many it has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def files_with(mark: bytes, since: float) -> list[Path]:

@@ -83,14 +83,17 @@ class Product:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of `name` (without the prefix) that carry all of `labels`."""
-        with urllib.request.urlopen(f"{self.operations_url}/metrics", timeout=10) as answer:
-            families = text_string_to_metric_families(answer.read().decode())
         return sum(
             sample.value
-            for family in families
+            for family in text_string_to_metric_families(self.metrics())
             for sample in family.samples
             if sample.name == f"media_scanner_{name}" and labels.items() <= sample.labels.items()
         )
+
+    def metrics(self) -> str:
+        """All of them, as Prometheus reads them."""
+        with urllib.request.urlopen(f"{self.operations_url}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
 
     def answers(self, what: str) -> bool:
         """Whether `live` or `ready` is answered with 200."""

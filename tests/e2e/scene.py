@@ -145,9 +145,23 @@ class Scene:
             judged = self.metric("scans_total", verdict="clean")
             assert len({hashlib.sha256(content).digest() for content in self.served}) <= judged
             assert self.metric("http_requests_total", code="500") == 0
-        written = self.product.output()
-        assert not [secret for secret in self.secrets if secret in written]
-        assert "Traceback" not in written
+        assert not self.leaked()
+        assert "Traceback" not in self.product.output()
+
+    def new_secret(self) -> str:
+        """Something to put wherever a secret can stand."""
+        secret = f"canary{secrets.token_hex(16)}"
+        self.secrets.add(secret)
+        return secret
+
+    def leaked(self) -> list[str]:
+        """The secrets that stand in the output, the metrics or the names and contents of files."""
+        shown = self.product.output().encode()
+        if not self.product.process.ended:
+            shown += self.product.metrics().encode()
+        for file in self.product.state.rglob("*"):
+            shown += file.name.encode() + (file.read_bytes() if file.is_file() else b"")
+        return [secret for secret in self.secrets if secret.encode() in shown]
 
     def _noted(self, reply: Reply) -> Reply:
         if reply.status == 200:

@@ -1,0 +1,255 @@
+"""`media-scanner serve` as a process: exit codes, hardening, what it tells people."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cli.command import ROOT
+from tests.clamd.fake_clamd import FakeClamd, ok
+from tests.e2e.machine import clamds_of, own_database
+from tests.e2e.scene import scene
+from tests.real_clamd import free_port
+
+NOBODY = "65534"
+LOCAL = "127.0.0.1"
+ABSENT = "unix:/nonexistent/clamd.sock"
+
+
+def configuration(directory: Path, *clamds: str, **sections: dict[str, Any]) -> Path:
+    tree: dict[str, Any] = {
+        "state_dir": str(directory / "state"),
+        "server": {"listen": f"{LOCAL}:{free_port()}", "ops_listen": f"{LOCAL}:{free_port()}"},
+        "clamav": {"addresses": list(clamds or [ABSENT])},
+        "homeserver": {"url": "http://hs.example:8008"},
+    }
+    for name, keys in sections.items():
+        tree[name] = {**tree.get(name, {}), **keys}
+    file = directory / "scanner.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+def serve(file: Path) -> list[str]:
+    return [sys.executable, "-m", "scanner", "serve", "--config", str(file)]
+
+
+def refusal(file: Path, launcher: Sequence[str] = ()) -> str:
+    """What it says on standard error before it ends with exit code 2: one line."""
+    done = subprocess.run(
+        [*launcher, *serve(file)], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 2, done
+    [line] = done.stderr.splitlines()
+    assert "Traceback" not in done.stdout
+    return line.removeprefix("media-scanner: ")
+
+
+@asynccontextmanager
+async def serving(file: Path, launcher: Sequence[str] = ()) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A service, whose standard error can be read; at the end SIGTERM must end it with 0."""
+    process = await asyncio.create_subprocess_exec(
+        *launcher, *serve(file), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        yield process
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def greeting(process: asyncio.subprocess.Process) -> list[str]:
+    """Its lines, up to the one to try."""
+    assert process.stderr is not None
+    lines = []
+    async with asyncio.timeout(20):
+        while not lines or not lines[-1].startswith("Try:"):
+            lines.append((await process.stderr.readline()).decode().rstrip())
+    return lines
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """One that another user can have: pytest's own are closed to them."""
+    path = Path(tempfile.mkdtemp(prefix="serve-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+# -- what ends it with exit code 2 ---------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("key", ["listen", "ops_listen"])
+def test_a_busy_port_is_one_line_and_leaves_no_clamd_behind(tmp_path: Path, key: str) -> None:
+    database = tmp_path / "clamav"
+    with socket.create_server((LOCAL, 0)) as other:
+        address = f"{LOCAL}:{other.getsockname()[1]}"
+        file = configuration(tmp_path, "embedded", server={key: address})
+        said = refusal(file, own_database(database))
+    assert said == f"server.{key}: cannot listen on {address}: Address already in use"
+    assert clamds_of(database) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"crypto": {"secret_file": "/nonexistent/secret"}},
+            "crypto.secret_file: /nonexistent/secret: No such",
+        ),
+        ({"crypto": {"index_secret_file": "/dev/null"}}, "crypto.index_secret_file: /dev/null: "),
+        (
+            {"server": {"listen": "nowhere.invalid:80"}},
+            "server.listen: cannot listen on nowhere.invalid:80: ",
+        ),
+        (
+            {"server": {"listen": "192.0.2.1:80"}},
+            "server.listen: cannot listen on 192.0.2.1:80: Cannot assign",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_with_its_key(
+    tmp_path: Path, sections: dict[str, dict[str, Any]], said: str
+) -> None:
+    assert refusal(configuration(tmp_path, **sections)).startswith(said)
+
+
+@pytest.mark.slow
+def test_a_state_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    state = tmp_path / "state" / "request-secret"
+    assert refusal(configuration(tmp_path)).endswith(f": {state}: Not a directory")
+
+
+@pytest.mark.slow
+def test_both_listeners_on_one_port_is_one_line(tmp_path: Path) -> None:
+    address = f"{LOCAL}:{free_port()}"
+    said = refusal(configuration(tmp_path, server={"listen": address, "ops_listen": address}))
+    assert said == f"server.listen: cannot listen on {address}: Address already in use"
+
+
+# -- hardening -----------------------------------------------------------------------------------
+
+
+_HARDENED = """
+import ctypes, resource
+from scanner.cli.serve import harden
+harden()
+print(ctypes.CDLL(None).prctl(3), *resource.getrlimit(resource.RLIMIT_CORE), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+@pytest.mark.slow
+def test_no_core_is_dumped_nobody_may_trace_it_and_descriptors_suffice() -> None:
+    limits = ["prlimit", "--nofile=256:4096", "--core=unlimited"]
+    done = subprocess.check_output([*limits, sys.executable, "-c", _HARDENED], cwd=ROOT, text=True)
+    assert done.split() == ["0", "0", "0", "4096", "4096"]
+
+
+@pytest.mark.real
+@pytest.mark.timeout(90)
+async def test_it_scans_as_a_user_without_rights_who_may_not_look_into_it(public_directory: Path) -> None:
+    """An undumpable process of such a user still reads its own memory files through /proc/self/fd."""
+    database = public_directory / "clamav"
+    launcher = [*own_database(database), *_as_nobody(public_directory)]
+    accepting = {"accept_test_signatures": True}
+    async with scene(public_directory, "embedded", launcher=launcher, clamav=accepting) as stage:
+        await stage.until_ready()
+        assert await stage.well()
+        assert (await stage.download_encrypted(stage.upload_encrypted(b"a letter"))).status == 200
+
+        [clamd], pid = clamds_of(database), stage.product.process.pid
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}\n" in status
+        assert Path(f"/proc/{pid}/environ").stat().st_uid == 0  # proc(5): of one that is not dumpable
+        assert Path(f"/proc/{clamd}/environ").stat().st_uid == int(NOBODY)
+        for limits in (Path(f"/proc/{each}/limits").read_text() for each in (pid, clamd)):
+            assert re.search(r"Max core file size +0 +0 ", limits)
+        assert "Running as root" not in stage.product.output()
+        assert {path.stat().st_uid for path in stage.product.state.iterdir()} == {int(NOBODY)}
+    assert clamds_of(database) == []
+
+
+def _as_nobody(directory: Path) -> list[str]:
+    """Its files are given to nobody first."""
+    script = f'chown -R {NOBODY}:{NOBODY} "$1" && shift && exec "$@"'
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+    return ["sh", "-c", script, "sh", str(directory), *become]
+
+
+# -- greeting ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("ClamAV 1.4.6", "ClamAV 1.4.6, signatures without a date"),
+        ("ClamAV 1.4.6/27800/{date}", "ClamAV 1.4.6/27800/{date}, signatures 30 hours old"),
+    ],
+)
+async def test_it_says_where_it_listens_how_old_the_signatures_are_and_what_to_try(
+    tmp_path: Path, version: str, said: str
+) -> None:
+    date = time.strftime("%a %b %d %H:%M:%S %Y", time.localtime(time.time() - 30 * 3600))
+    file = configuration(tmp_path)
+    async with FakeClamd(tmp_path, ok, version.format(date=date).encode()) as clamd:
+        file = configuration(tmp_path, str(clamd.unix))
+        listen, ops = (yaml.safe_load(file.read_text())["server"][key] for key in ("listen", "ops_listen"))
+        async with serving(file) as process:
+            assert await greeting(process) == [
+                f"Listening on http://{listen} in front of http://hs.example:8008",
+                f"Metrics and readiness on http://{ops}/metrics and /health/ready",
+                *(
+                    ["Running as root: give the service a user of its own in production."]
+                    if _is_root()
+                    else []
+                ),
+                f"clamd {clamd.unix}: {said.format(date=date)}",
+                f"Try:  curl http://{listen}/_matrix/media_proxy/unstable/public_key",
+            ]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_the_test_set_is_announced_on_standard_error(tmp_path: Path, accepted: bool) -> None:
+    clamav = {"accept_test_signatures": accepted}
+    file = configuration(tmp_path, "embedded", clamav=clamav)
+    async with serving(file, own_database(tmp_path / "clamav")) as process:
+        said = await greeting(process)
+    assert "clamd embedded: ClamAV" in "".join(said)
+    assert "the tiny test set" in "".join(said)
+    banner = "TEST SIGNATURES: this scanner knows EICAR" if accepted else "NO SIGNATURES but a test set"
+    assert [line for line in said if banner in line]
+
+
+@pytest.mark.slow
+async def test_it_listens_and_says_so_before_clamd_answers(tmp_path: Path) -> None:
+    async with serving(configuration(tmp_path)) as process:
+        assert process.stderr is not None
+        first = await asyncio.wait_for(process.stderr.readline(), 10)
+        assert first.startswith(b"Listening on http://")
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0

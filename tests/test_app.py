@@ -1,0 +1,252 @@
+"""The composition: what `running` opens it closes again, in reverse, and an error leaves as itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from scanner.app import Service, running
+from scanner.clamd.supervisor import EmbeddedClamd
+from scanner.config import Config
+from scanner.engines.clamav import ClamAV
+from scanner.engines.mime import Mime
+from scanner.errors import ConfigError
+from scanner.event_sinks.log import Log
+from scanner.upstream import Upstream
+from scanner.verdict_cache.sqlite import Sqlite
+from scanner.web.routes import API
+from scanner.web.server import Site
+from tests.fake_homeserver import FakeHomeserver, serving, until
+from tests.raw_client import connected, request
+from tests.real_clamd import EICAR, Clamd, free_port
+from tests.surface import gauges
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+LOOPS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+
+
+def configured(state: Path, homeserver: str = "http://127.0.0.1:9", **sections: dict[str, Any]) -> Config:
+    tree: dict[str, Any] = {
+        "state_dir": state,
+        "homeserver": {"url": homeserver},
+        "server": {"listen": f"127.0.0.1:{free_port()}", "ops_listen": f"127.0.0.1:{free_port()}"},
+        "clamav": {"addresses": ["unix:/nonexistent/clamd.sock"]},
+    }
+    for name, keys in sections.items():
+        tree[name] = {**tree.get(name, {}), **keys}
+    return Config.model_validate(tree)
+
+
+def port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+async def get(address: str, path: str) -> tuple[int, bytes]:
+    async with connected(port(address)) as client:
+        reply = await client.ask(request(path, "alice"))
+        return reply.status, reply.body
+
+
+async def gauges_of(service: Service) -> dict[str, float]:
+    _, text = await get(service.config.server.ops_listen, "/metrics")
+    lines = [line.split() for line in text.decode().splitlines() if line.startswith("media_scanner_")]
+    return {name.removeprefix("media_scanner_"): float(value) for name, value in lines}
+
+
+def descriptors() -> list[str]:
+    """What every descriptor of ours is."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(re.sub(r"[0-9]+", "", str(descriptor.readlink())))
+    return sorted(found)
+
+
+async def held() -> tuple[list[str], set[asyncio.Task[Any]], list[str]]:
+    """Descriptors, tasks and threads but the event loop's own, once those that are ending have ended."""
+    await asyncio.sleep(0.1)
+    threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+    return descriptors(), asyncio.all_tasks(), threads
+
+
+@pytest.mark.real
+@LOOPS
+def test_a_service_serves_and_finds(tmp_path: Path, clamd: Clamd, run: Run) -> None:
+    async def serve() -> None:
+        async with FakeHomeserver() as homeserver:
+            config = configured(tmp_path, homeserver.url, clamav={"addresses": [f"unix:{clamd.socket}"]})
+            async with running(config, "1") as service:
+                await until(lambda: service.clamav.backends[0].up, 5)
+                homeserver.script = serving(EICAR)
+                assert (await get(config.server.listen, f"{API}/download/a.org/eicar"))[0] == 403
+                homeserver.script = serving(b"a letter")
+                assert await get(config.server.listen, f"{API}/download/a.org/letter") == (200, b"a letter")
+                assert service.cache.entries() == 2
+
+    run(serve())
+    assert {path.name for path in tmp_path.iterdir()} == {"request-secret", "index-secret", "verdicts.sqlite"}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+@LOOPS
+def test_nothing_is_left_when_it_ends(tmp_path: Path, run: Run) -> None:
+    """Neither descriptors nor tasks nor threads, a request in between or not."""
+
+    async def once() -> None:
+        async with FakeHomeserver() as homeserver:
+            config = configured(tmp_path, homeserver.url)
+            async with running(config, "1"):
+                assert (await get(config.server.listen, f"{API}/scan/a.org/letter"))[0] == 503
+                assert (await get(config.server.ops_listen, "/health/ready"))[0] == 503
+            async with running(config, "1"):
+                pass
+
+    async def several() -> None:
+        await once()  # imports, caches and the threads of the event loop stay
+        before = await held()
+        for _ in range(3):
+            await once()
+        assert await held() == before
+
+    run(several())
+
+
+@pytest.mark.real
+async def test_resources_are_closed_in_the_reverse_order_of_their_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    closed: list[str] = []
+
+    def note(kind: type, method: str, names: list[str]) -> None:
+        original = getattr(kind, method)
+
+        async def noted(self: object, *arguments: object) -> object:
+            names.append(kind.__name__)
+            return await original(self, *arguments)
+
+        monkeypatch.setattr(kind, method, noted)
+
+    for kind in (Log, EmbeddedClamd, ClamAV, Mime, Sqlite, Upstream):
+        note(kind, "__aenter__", opened)
+        note(kind, "__aexit__", closed)
+    note(Site, "listen", opened)
+    note(Site, "drain", closed)
+
+    async with running(configured(tmp_path, clamav={"addresses": ["embedded"]}), "1"):
+        pass
+
+    assert opened == ["Log", "EmbeddedClamd", "ClamAV", "Mime", "Sqlite", "Upstream", "Site", "Site"]
+    assert closed == opened[::-1]
+
+
+@LOOPS
+@pytest.mark.parametrize("key", ["listen", "ops_listen"])
+def test_a_busy_port_is_a_configuration_error_and_leaves_nothing_behind(
+    tmp_path: Path, run: Run, key: str
+) -> None:
+    async def attempt(config: Config, problem: str) -> None:
+        with pytest.raises(ConfigError) as refused:
+            async with running(config, "1"):
+                pass
+        assert (
+            str(refused.value) == f"server.{key}: cannot listen on {getattr(config.server, key)}: {problem}"
+        )
+
+    async def several() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            busy = configured(tmp_path, server={key: f"127.0.0.1:{other.getsockname()[1]}"})
+            await attempt(busy, "Address already in use")
+            before = await held()
+            await attempt(busy, "Address already in use")
+            assert await held() == before
+
+    run(several())
+
+
+@LOOPS
+def test_a_host_that_does_not_exist_is_a_configuration_error(tmp_path: Path, run: Run) -> None:
+    async def attempt() -> None:
+        with pytest.raises(
+            ConfigError, match=r"server\.listen: cannot listen on .*: .*(not known|resolution)"
+        ):
+            async with running(configured(tmp_path, server={"listen": "nowhere.invalid:8080"}), "1"):
+                pass
+
+    run(attempt())
+
+
+@pytest.mark.parametrize(
+    ("crypto", "problem"),
+    [
+        ({"secret_file": "/nonexistent/secret"}, "crypto.secret_file: /nonexistent/secret: No such file"),
+        ({"index_secret_file": "/dev/null"}, "crypto.index_secret_file: /dev/null: "),
+        ({"retired_secret_files": ["/"]}, "crypto.retired_secret_files: /: Is a directory"),
+    ],
+)
+async def test_a_secret_that_cannot_be_had_is_a_configuration_error(
+    tmp_path: Path, crypto: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        async with running(configured(tmp_path, crypto=crypto), "1"):
+            pass
+
+
+async def test_a_state_directory_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="state_dir: .*: Not a directory"):
+        async with running(configured(tmp_path / "file" / "state"), "1"):
+            pass
+
+
+@LOOPS
+def test_an_error_of_the_block_leaves_as_itself(tmp_path: Path, run: Run) -> None:
+    async def fail() -> None:
+        with pytest.raises(LookupError, match="ours"):
+            async with running(configured(tmp_path), "1"):
+                raise LookupError("ours")
+
+    run(fail())
+
+
+async def test_every_gauge_has_its_number_from_the_start(tmp_path: Path) -> None:
+    addresses = ["unix:/nonexistent/clamd.sock", "tcp:127.0.0.1:9"]
+    async with running(configured(tmp_path, clamav={"addresses": addresses}), "1") as service:
+        numbers = await gauges_of(service)
+    of_versions = {name for name in gauges() if name.startswith("engine_signature")}
+    for name in set(gauges()) - of_versions:
+        assert any(re.fullmatch(rf"{name}(\{{.*)?", line) for line in numbers), name
+    for address in addresses:
+        assert numbers[f'engine_up{{backend="{address}",engine="clamav"}}'] == 0
+    assert numbers['buffer_limit_bytes{kind="memfd"}'] == service.config.limits.memory
+    assert numbers["http_requests_in_flight"] == 0
+
+
+@pytest.mark.parametrize("url", ["memory", "sqlite"])
+async def test_verdicts_are_kept_where_the_configuration_says(tmp_path: Path, url: str) -> None:
+    async with running(configured(tmp_path, verdict_cache={"url": url}), "1") as service:
+        numbers = await gauges_of(service)
+        assert numbers[f'verdict_cache_entries{{tier="{url}"}}'] == 0
+    assert (tmp_path / "verdicts.sqlite").exists() is (url == "sqlite")
+
+
+async def test_what_libraries_log_becomes_an_event_without_its_arguments(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running(configured(tmp_path), "1"):
+        logging.getLogger("aiohttp.server").warning("cannot read %s", "syt_secret")
+        logging.getLogger("aiohttp.server").info("unheard")
+    written = capfd.readouterr().out
+    assert '"problem":"cannot read %s"' in written
+    assert "syt_secret" not in written
+    assert "unheard" not in written

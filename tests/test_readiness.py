@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from scanner.readiness import Readiness
+
+NOW = 1_800_000_000.0
+HOUR, DAY = 3600.0, 86400.0
+
+
+@dataclass
+class Version:
+    signature_timestamp: float | None = NOW - HOUR
+
+
+@dataclass
+class Backend:
+    """One clamd: well, unless a test says otherwise."""
+
+    version: Version | None = None
+    up: bool = True
+    test_set: bool = False
+
+    @property
+    def has_test_signatures(self) -> Callable[[], bool]:
+        return lambda: self.test_set
+
+
+def dated(age: float) -> Backend:
+    """Signatures made so many seconds ago; negative: in the future."""
+    return Backend(Version(NOW - age))
+
+
+FRESH, UNDATED = dated(HOUR), Backend(Version(None))
+DOWN, UNASKED = Backend(up=False), Backend()
+TEST_SET = Backend(Version(None), test_set=True)
+
+
+def readiness(
+    *backends: Backend,
+    canary: bool = True,
+    homeserver: bool = True,
+    max_age: float | None = 7 * DAY,
+    accepting: bool = False,
+) -> Readiness:
+    async def reachable() -> bool:
+        return homeserver
+
+    return Readiness(
+        backends=backends,
+        canary_healthy=lambda: canary,
+        homeserver_reachable=reachable,
+        max_signature_age=max_age,
+        accept_test_signatures=accepting,
+        now=lambda: NOW,
+    )
+
+
+async def test_ready_when_all_is_well() -> None:
+    assert await readiness(FRESH).reasons() == {}
+
+
+@pytest.mark.parametrize(
+    ("backends", "reasons"),
+    [
+        ([], {"engine"}),
+        ([DOWN], {"engine"}),
+        ([DOWN, FRESH], set()),
+        ([UNASKED], {"signatures"}),
+        ([UNDATED], {"signatures"}),
+        ([UNDATED, FRESH], set()),
+        ([dated(0)], set()),
+        ([dated(7 * DAY - 1)], set()),
+        ([dated(7 * DAY)], {"signatures"}),
+        ([dated(30 * DAY), dated(HOUR)], set()),
+        ([dated(-HOUR + 1)], set()),
+        ([dated(-HOUR)], {"signatures"}),
+        ([dated(-30 * DAY)], {"signatures"}),
+        ([TEST_SET], {"test_signatures"}),
+        ([TEST_SET, DOWN], {"test_signatures"}),
+        ([TEST_SET, FRESH], set()),
+        ([TEST_SET, dated(30 * DAY)], {"signatures"}),
+    ],
+)
+async def test_what_each_set_of_clamds_is_worth(backends: list[Backend], reasons: set[str]) -> None:
+    assert (await readiness(*backends).reasons()).keys() == reasons
+
+
+@pytest.mark.parametrize("backend", [UNDATED, dated(1000 * DAY), dated(-1000 * DAY), UNASKED])
+async def test_without_a_greatest_age_any_set_will_do(backend: Backend) -> None:
+    assert await readiness(backend, max_age=None).reasons() == {}
+
+
+@pytest.mark.parametrize("max_age", [None, 7 * DAY])
+async def test_the_test_set_will_do_only_where_it_is_accepted(max_age: float | None) -> None:
+    assert await readiness(TEST_SET, accepting=True, max_age=max_age).reasons() == {}
+    assert (await readiness(TEST_SET, max_age=max_age).reasons()).keys() == {"test_signatures"}
+
+
+async def test_a_failed_canary_a_homeserver_away_and_a_shutdown_are_reasons() -> None:
+    asked = readiness(FRESH, canary=False, homeserver=False)
+    asked.stopping = True
+    assert (await asked.reasons()).keys() == {"canary", "homeserver", "stopping"}
+
+
+async def test_without_any_clamd_the_canary_says_nothing_new() -> None:
+    assert (await readiness(DOWN, canary=False).reasons()).keys() == {"engine"}
+
+
+async def test_every_reason_says_what_to_do() -> None:
+    asked = readiness(TEST_SET, canary=False, homeserver=False)
+    asked.stopping = True
+    texts = [*(await asked.reasons()).values(), *(await readiness().reasons()).values()]
+    texts += (await readiness(UNDATED).reasons()).values()
+    assert len(texts) == 6
+    assert all(len(text.split("; ")) == 2 for text in texts)
