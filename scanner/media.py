@@ -300,9 +300,12 @@ def _while_descriptors_last() -> Iterator[None]:
 
 def _free(fd: int, size: int) -> None:
     """Close a memory file; freeing 20 MB takes the kernel 2 ms and more, which are not the event loop's."""
-    if size > STEP:
+    if size <= STEP:
+        os.close(fd)
+        return
+    try:
         asyncio.get_running_loop().run_in_executor(None, os.close, fd)
-    else:
+    except RuntimeError:  # no loop that could be held
         os.close(fd)
 
 

@@ -204,7 +204,7 @@ async def test_a_secret_that_cannot_be_had_is_a_configuration_error(
 
 async def test_a_state_directory_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="state_dir: .*: Not a directory"):
+    with pytest.raises(ConfigError, match=r"state_dir: .*: Not a directory"):
         async with running(configured(tmp_path / "file" / "state"), "1"):
             pass
 

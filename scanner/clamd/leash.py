@@ -1,8 +1,9 @@
 """A child process that never outlives us, not even when we are killed.
 
 The leash is a pipe whose write end only we hold. A watcher in the child's own process group reads it, and
-kills that group when it ends: no process ID is ever guessed (a group's own is not given to anybody else). (PR_SET_PDEATHSIG is not enough: the kernel
-clears it when a program enters its AppArmor profile, and it follows the thread that forked.)
+kills that group when it ends: no process ID is ever guessed, and a group's is given to nobody else while the
+watcher is in it. (PR_SET_PDEATHSIG is not enough: the kernel clears it when a program enters its AppArmor
+profile, and it follows the thread that forked.)
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Scene:
     async def until(self, holds: Callable[[], bool], within: float = 10.0) -> None:
         """Wait for what is asked of the product or the kernel, without holding up the homeserver."""
         async with asyncio.timeout(within):
-            while not await asyncio.to_thread(holds):
+            while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - it is another process's event
                 await asyncio.sleep(0.05)
 
     async def until_ready(self, within: float = 20.0) -> None:
@@ -125,7 +125,7 @@ class Scene:
         """The seconds until all is well; it asks again and again, as clients do."""
         began = time.monotonic()
         async with asyncio.timeout(within):
-            while not await self.well():
+            while not await self.well():  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.05)
         return time.monotonic() - began
 

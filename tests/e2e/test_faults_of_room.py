@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -106,37 +107,41 @@ async def test_readers_that_do_not_read_are_cut_while_others_wait(tmp_path: Path
         assert await idle(stage)
 
 
-@pytest.mark.parametrize("stage_of_work", ["fetch", "scan", "queue", "read"])
-async def test_a_client_that_is_gone_gives_back_slots_and_memory_within_a_second(
-    tmp_path: Path, private_clamd: Clamd, stage_of_work: str
+# What the work of a client that leaves is at, and the gauge that shows it.
+WORK = {
+    "fetch": "buffer_bytes",
+    "scan": "engine_in_flight",
+    "queue": "engine_queue_length",
+    "answer": "buffer_bytes",
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+async def test_clients_that_are_gone_give_back_slots_and_memory_within_a_second(
+    tmp_path: Path, private_clamd: Clamd, work: str
 ) -> None:
-    homeserver = {"first_byte_timeout": "20s", "idle_timeout": "20s", "total_timeout": "20s"}
-    times = {"scan_timeout": "20s"}
-    server = {"request_timeout": "25s"}
-    limits = {**LARGE, "queue_wait": "15s"}
     async with scene(
-        tmp_path, address(private_clamd), homeserver=homeserver, clamav=times, server=server, limits=limits
+        tmp_path,
+        address(private_clamd),
+        homeserver={"first_byte_timeout": "20s", "idle_timeout": "20s", "total_timeout": "20s"},
+        clamav={"scan_timeout": "20s"},
+        server={"request_timeout": "25s"},
+        limits={**LARGE, "queue_wait": "15s"},
     ) as stage:
         await stage.until_ready()
-        gauge = {"fetch": "buffer_bytes", "scan": "engine_in_flight", "queue": "engine_queue_length"}
-        if stage_of_work == "fetch":
+        if work == "fetch":
             stage.but(saying(media_head(MIB), letter(), FOREVER))
-        elif stage_of_work in ("scan", "queue"):
+        elif work in ("scan", "queue"):
             private_clamd.pause()
-        size = MEDIA if stage_of_work == "read" else MIB // 2
-        number = 3 if stage_of_work == "read" else 12
-        clients = [connected(port_of(stage), receive_buffer=4096) for _ in range(number)]
-        opened = [await client.__aenter__() for client in clients]
-        for client in opened:
-            await client.send(wanted(stage, stage.upload(letter().ljust(size, b"."))))
-        await stage.until(lambda: stage.metric(gauge.get(stage_of_work, "buffer_bytes")) > 0)
-
-        for client in opened:
-            client.vanish()
+        size, number = (MEDIA, 3) if work == "answer" else (MIB // 2, 12)
+        async with AsyncExitStack() as stack:
+            for _ in range(number):
+                client = await stack.enter_async_context(connected(port_of(stage), receive_buffer=4096))
+                stack.callback(client.vanish)
+                await client.send(wanted(stage, stage.upload(letter().ljust(size, b"."))))
+            await stage.until(lambda: stage.metric(WORK[work]) > 0)
 
         assert await idle(stage)
-        for client in clients:
-            await client.__aexit__(None, None, None)
         private_clamd.resume()
         stage.homeserver.script = stage.media
         assert await stage.recovers(5) < 2

@@ -1,4 +1,4 @@
-"""The homeserver is gone, breaks off, is silent or says what cannot be used (facts/security.md, section 4)."""
+"""The homeserver is gone, breaks off, is silent, or sends what is no use (facts/security.md, section 4)."""
 
 from __future__ import annotations
 

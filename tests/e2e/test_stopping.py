@@ -24,10 +24,9 @@ from tests.real_clamd import EICAR, Clamd
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
-PATIENT = {
-    "homeserver": {"first_byte_timeout": "40s", "idle_timeout": "40s", "total_timeout": "40s"},
-    "server": {"request_timeout": "60s"},
-}
+HOMESERVER = {"first_byte_timeout": "40s", "idle_timeout": "40s", "total_timeout": "40s"}
+SERVER = {"request_timeout": "60s"}
+CLAMAV = {"scan_timeout": "50s"}
 
 
 def terminate(stage: Scene) -> None:
@@ -54,8 +53,7 @@ async def in_flight(stage: Scene, clamd: Clamd) -> AsyncIterator[list[asyncio.Ta
 async def test_work_in_flight_is_finished_and_nothing_new_is_begun(
     tmp_path: Path, private_clamd: Clamd
 ) -> None:
-    slow = {"clamav": {"scan_timeout": "20s"}, **PATIENT}
-    async with scene(tmp_path, address(private_clamd), **slow) as stage:
+    async with scene(tmp_path, address(private_clamd), server=SERVER, clamav=CLAMAV) as stage:
         await stage.until_ready()
         async with in_flight(stage, private_clamd) as asked:
             terminate(stage)
@@ -87,8 +85,7 @@ async def test_a_client_that_holds_its_connection_does_not_hold_the_shutdown(
 
 
 async def test_a_second_sigterm_changes_nothing(tmp_path: Path, private_clamd: Clamd) -> None:
-    slow = {"clamav": {"scan_timeout": "20s"}, **PATIENT}
-    async with scene(tmp_path, address(private_clamd), **slow) as stage:
+    async with scene(tmp_path, address(private_clamd), server=SERVER, clamav=CLAMAV) as stage:
         await stage.until_ready()
         async with in_flight(stage, private_clamd) as asked:
             for _ in range(3):
@@ -102,8 +99,15 @@ async def test_a_second_sigterm_changes_nothing(tmp_path: Path, private_clamd: C
 async def test_what_does_not_finish_is_answered_503_and_all_ends_within_25_seconds(tmp_path: Path) -> None:
     """Clamd stopped dead, so that it has to be killed; the homeserver silent in the middle of a body."""
     database = tmp_path / "clamav"
-    slow = {"clamav": {"scan_timeout": "50s", "accept_test_signatures": True}, **PATIENT}
-    async with scene(tmp_path, "embedded", launcher=own_database(database), **slow) as stage:
+    accepting = {**CLAMAV, "accept_test_signatures": True}
+    async with scene(
+        tmp_path,
+        "embedded",
+        launcher=own_database(database),
+        server=SERVER,
+        clamav=accepting,
+        homeserver=HOMESERVER,
+    ) as stage:
         await stage.until_ready()
         [clamd] = clamds_of(database)
         os.kill(clamd, signal.SIGSTOP)
