@@ -97,7 +97,7 @@ class Body:
     the file and gives the share back. `size` is in bytes, `sha256` is the digest.
     """
 
-    __slots__ = ("_fd", "_references", "content_type", "disposition", "room", "sha256", "size")
+    __slots__ = ("_fd", "_map", "_references", "content_type", "disposition", "room", "sha256", "size")
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class Body:
         disposition: str | None = None,
     ) -> None:
         self._fd = fd
+        self._map: Mapped | None = None
         self.room = room
         self._references = 1
         self.size = size
@@ -127,6 +128,7 @@ class Body:
         """One holder less."""
         self._references -= 1
         if self._references == 0:
+            self._map = None
             _free(self._fd, self.size)
             if self.room is not None:
                 self.room.close()
@@ -136,8 +138,14 @@ class Body:
         return self._fd
 
     def mapped(self) -> Mapped:
-        """All bytes; valid as long as they are referenced. Mapping a few pages costs more than a copy."""
-        return os.pread(self._fd, self.size, 0) if self.size <= _COPIED else mapped(self._fd, self.size)
+        """All bytes, one map for all readers; valid as long as it is referenced.
+
+        Mapping a few pages costs more than copying them.
+        """
+        if self._map is None:
+            small = self.size <= _COPIED
+            self._map = os.pread(self._fd, self.size, 0) if small else mapped(self._fd, self.size)
+        return self._map
 
     def view(self) -> memoryview:
         """As `mapped`."""
@@ -165,9 +173,7 @@ class BodyWriter:
     def write(self, piece: Bytes) -> None:
         """Append `piece`."""
         self._hash.update(piece)
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        _append(self._fd, piece)
         self.size += len(piece)
 
     def seal(self, content_type: str = "application/octet-stream", disposition: str | None = None) -> Body:
@@ -216,8 +222,7 @@ class Sample:
             return self.body.sha256
         if self._digest is None:
             sha256 = hashlib.sha256()
-            scratch = memoryview(bytearray(min(STEP, self.size)))
-            async for piece in _decrypted(self.body, self._key, lambda offset, length: scratch[:length]):
+            async for piece in _decrypted(self.body, self._key):
                 sha256.update(piece)
             self._digest = sha256.digest()
         return self._digest
@@ -230,7 +235,9 @@ class Sample:
             return
         fd = memory_file()
         try:
-            await _decrypt_into(fd, self.body, self._key)
+            async for piece in _decrypted(self.body, self._key):
+                _append(fd, piece)
+            seal(fd)
             self._plaintext = fd
             yield
         finally:
@@ -260,28 +267,17 @@ class Sample:
         return self._plaintext
 
 
-async def _decrypt_into(fd: int, body: Body, key: AttachmentKey) -> None:
-    if body.size:
-        os.ftruncate(fd, body.size)
-        with mmap.mmap(fd, body.size) as plaintext, memoryview(plaintext) as view:
-            async for piece in _decrypted(body, key, lambda offset, length: view[offset : offset + length]):
-                piece.release()
-    seal(fd)
-
-
-async def _decrypted(
-    body: Body, key: AttachmentKey, target: Callable[[int, int], memoryview]
-) -> AsyncIterator[memoryview]:
-    """Decrypt step by step into what `target(offset, length)` gives, letting others run in between."""
-    decryptor = key.decryptor()
-    ciphertext = body.view()
+async def _decrypted(body: Body, key: AttachmentKey) -> AsyncIterator[memoryview]:
+    """The plaintext step by step, each in the place of the last, letting others run in between."""
+    decryptor, ciphertext = key.decryptor(), body.view()
+    scratch = memoryview(bytearray(min(STEP, body.size)))
     for offset in range(0, body.size, STEP):
+        if offset:
+            await asyncio.sleep(0)
         piece = ciphertext[offset : offset + STEP]
-        plaintext = target(offset, len(piece))
+        plaintext = scratch[: len(piece)]
         decryptor.decrypt_into(piece, plaintext)
         yield plaintext
-        if offset + STEP < body.size:
-            await asyncio.sleep(0)
 
 
 def memory_file() -> int:
@@ -298,13 +294,19 @@ def _while_descriptors_last() -> Iterator[None]:
         raise Unavailable("too many files are open, try again", "overload") from None
 
 
+def _append(fd: int, piece: Bytes) -> None:
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
 def _free(fd: int, size: int) -> None:
     """Close a memory file; freeing 20 MB takes the kernel 2 ms and more, which are not the event loop's."""
     if size <= STEP:
         os.close(fd)
         return
     try:
-        asyncio.get_running_loop().run_in_executor(None, os.close, fd)
+        _ = asyncio.get_running_loop().run_in_executor(None, os.close, fd)
     except RuntimeError:  # no loop that could be held
         os.close(fd)
 

@@ -77,6 +77,11 @@ class Scene:
         self.library[media_id] = content
         return f"mxc://{ORIGIN}/{media_id}"
 
+    def forget(self, mxc: str) -> None:
+        """Delete media, here and among those that were served."""
+        del self.library[mxc.rpartition("/")[2]]
+        self.served.clear()
+
     def upload_encrypted(self, plaintext: bytes) -> dict[str, Any]:
         """What a client sends about an encrypted attachment."""
         ciphertext, file = encrypted_file(plaintext)

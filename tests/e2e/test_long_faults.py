@@ -33,28 +33,32 @@ async def ask_for_ever(stage: Scene, answers: Counter[str], end: float, dice: ra
         infected = dice.random() < 0.4
         content = letter() * dice.choice([1, 100, 10_000]) + (EICAR if infected else b"")
         if dice.random() < 0.5:
-            reply = await stage.download(stage.upload(content))
+            mxc = stage.upload(content)
+            reply = await stage.download(mxc)
         else:
-            reply = await stage.download_encrypted(stage.upload_encrypted(content))
+            attachment = stage.upload_encrypted(content)
+            mxc = attachment["file"]["url"]
+            reply = await stage.download_encrypted(attachment)
+        stage.forget(mxc)
         if reply.status == 200:
             assert not infected
             answers["delivered"] += 1
         else:
             assert reply.refusal in UNHAPPY | ({REFUSED} if infected else set())
             answers["withheld" if reply.refusal == REFUSED else "failed"] += 1
-        stage.served.clear()
-        stage.library.clear()
 
 
 async def vanish_for_ever(stage: Scene, end: float, dice: random.Random) -> None:
     """Clients that leave at any moment."""
     port = urlsplit(stage.product.url).port or 0
     while time.monotonic() < end:
-        mxc = stage.upload(letter() * 10_000).removeprefix("mxc://")
+        mxc = stage.upload(letter() * 10_000)
         async with connected(port, receive_buffer=4096) as client:
-            await client.send(request(f"{API}/download/{mxc}", stage.user.token))
+            path = f"{API}/download/{mxc.removeprefix('mxc://')}"
+            await client.send(request(path, stage.user.token))
             await asyncio.sleep(dice.random() / 4)
             client.vanish()
+        stage.forget(mxc)
 
 
 async def break_for_ever(stage: Scene, clamds: list[Clamd], end: float, dice: random.Random) -> int:
