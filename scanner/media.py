@@ -97,7 +97,7 @@ class Body:
     the file and gives the share back. `size` is in bytes, `sha256` is the digest.
     """
 
-    __slots__ = ("_fd", "_map", "_references", "content_type", "disposition", "room", "sha256", "size")
+    __slots__ = ("_fd", "_references", "content_type", "disposition", "room", "sha256", "size")
 
     def __init__(
         self,
@@ -109,7 +109,6 @@ class Body:
         disposition: str | None = None,
     ) -> None:
         self._fd = fd
-        self._map: Mapped | None = None
         self.room = room
         self._references = 1
         self.size = size
@@ -128,7 +127,6 @@ class Body:
         """One holder less."""
         self._references -= 1
         if self._references == 0:
-            self._map = None
             _free(self._fd, self.size)
             if self.room is not None:
                 self.room.close()
@@ -137,19 +135,9 @@ class Body:
         """Our own descriptor, for whoever reads at explicit offsets; others get it `reopened`."""
         return self._fd
 
-    def mapped(self) -> Mapped:
-        """All bytes, one map for all readers; valid as long as it is referenced.
-
-        Mapping a few pages costs more than copying them.
-        """
-        if self._map is None:
-            small = self.size <= _COPIED
-            self._map = os.pread(self._fd, self.size, 0) if small else mapped(self._fd, self.size)
-        return self._map
-
-    def view(self) -> memoryview:
-        """As `mapped`."""
-        return memoryview(self.mapped())
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`."""
+        return os.pread(self._fd, length, offset)
 
 
 class BodyWriter:
@@ -257,7 +245,7 @@ class Sample:
     @contextmanager
     def mapped(self) -> Iterator[Mapped]:
         """All bytes as a read-only map with `find`, `rfind` and slices (or `bytes` where there are none)."""
-        yield self.body.mapped() if self._key is None else mapped(self._fileno(), self.size)
+        yield mapped(self._fileno(), self.size)
 
     def _fileno(self) -> int:
         if self._key is None:
@@ -269,14 +257,14 @@ class Sample:
 
 async def _decrypted(body: Body, key: AttachmentKey) -> AsyncIterator[memoryview]:
     """The plaintext step by step, each in the place of the last, letting others run in between."""
-    decryptor, ciphertext = key.decryptor(), body.view()
+    decryptor = key.decryptor()
     scratch = memoryview(bytearray(min(STEP, body.size)))
     for offset in range(0, body.size, STEP):
         if offset:
             await asyncio.sleep(0)
-        piece = ciphertext[offset : offset + STEP]
-        plaintext = scratch[: len(piece)]
-        decryptor.decrypt_into(piece, plaintext)
+        ciphertext = body.read(offset, STEP)
+        plaintext = scratch[: len(ciphertext)]
+        decryptor.decrypt_into(ciphertext, plaintext)
         yield plaintext
 
 
@@ -327,6 +315,8 @@ def reopened(fd: int) -> Iterator[int]:
 
 
 def mapped(fd: int, size: int) -> Mapped:
-    """The file's bytes, read-only; an empty file cannot be mapped. Raises Unavailable."""
+    """The file's bytes, read-only; a few pages are cheaper to copy than to map. Raises Unavailable."""
+    if size <= _COPIED:
+        return os.pread(fd, size, 0)
     with _while_descriptors_last():
-        return mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""
+        return mmap.mmap(fd, size, access=mmap.ACCESS_READ)

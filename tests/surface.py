@@ -20,13 +20,13 @@ def unready_reasons() -> list[str]:
     subscripts = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
     dicts = [node for node in ast.walk(tree) if isinstance(node, ast.Dict)]
     keys = [node.slice for node in subscripts] + [key for node in dicts for key in node.keys]
-    return sorted(
-        {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-    )
+    return sorted({key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)})
 
 
 def gauges() -> list[str]:
     """Names of the gauges that `app` adds, read from its source."""
     calls = [node for node in ast.walk(ast.parse(inspect.getsource(app))) if isinstance(node, ast.Call)]
-    named = [call.args[0] for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "gauge"]
+    named = [
+        call.args[0] for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "gauge"
+    ]
     return [name.value for name in named if isinstance(name, ast.Constant) and isinstance(name.value, str)]

@@ -76,6 +76,10 @@ class Answer:
         """Bytes of the response's body."""
         return len(self.payload) if self.body is None else self.body.size
 
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes of it."""
+        return self.payload[offset : offset + length] if self.body is None else self.body.read(offset, length)
+
     def release(self) -> None:
         """Sent, or never will be."""
         if self.body is not None:
@@ -300,15 +304,14 @@ async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.St
     response = _Response(status=answer.status, headers={**COMMON_HEADERS, **answer.headers})
     if answer.status != 204:
         response.content_length = answer.size
-    content = memoryview(answer.payload) if answer.body is None else answer.body.view()
     writer = await response.prepare(request)
     with _watched(request, answer, stall) as reader:
         # A body after a HEAD would be taken for the next response (facts/python.md).
         if request.method != "HEAD":
-            for offset in range(0, len(content), _PIECE):
+            for offset in range(0, answer.size, _PIECE):
                 if offset:
                     await asyncio.sleep(0)  # a client that takes everything at once leaves no pause
-                piece = content[offset : offset + _PIECE]
+                piece = answer.read(offset, _PIECE)
                 reader.given += len(piece)
                 await response.write(piece)
         await response.write_eof()
