@@ -80,6 +80,18 @@ class ClamdBackend:
             return None
         return f"{self.version.text} database={digest} settings={self._settings}"
 
+    @property
+    def description(self) -> str:
+        """Which signatures it has and how old they are, for people."""
+        if not self.up or self.version is None:
+            return "no answer yet, every file is refused until there is one"
+        made = self.version.signature_timestamp
+        if self.has_test_signatures():
+            return f"{self.version.text}, the tiny test set"
+        if made is None:
+            return f"{self.version.text}, signatures without a date"
+        return f"{self.version.text}, signatures {(time.time() - made) / 3600:.0f} hours old"
+
     def trust(self, passed: bool) -> None:  # noqa: FBT001 - the canary's one statement
         """Take part in scans again, or no longer."""
         if passed is not self.trusted:

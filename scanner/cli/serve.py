@@ -17,7 +17,6 @@ import typer
 import uvloop
 
 from scanner.app import Service, running
-from scanner.clamd.backend import ClamdBackend
 from scanner.cli.version import product_version
 from scanner.config import Config
 
@@ -88,24 +87,10 @@ async def _greet(service: Service) -> None:
     while not any(clamd.up for clamd in backends) and time.monotonic() < end:  # noqa: ASYNC110 - a greeting
         await asyncio.sleep(0.1)
     for clamd in backends:
-        _say(_signatures(clamd))
+        _say(f"clamd {clamd.name}: {clamd.description}")
     if any(clamd.up and clamd.has_test_signatures() for clamd in backends):
         _say(_TEST_BANNER if service.config.clamav.accept_test_signatures else _REFUSING_BANNER)
     _say(f"Try:  curl http://{server.listen}/_matrix/media_proxy/unstable/public_key")
-
-
-def _signatures(clamd: ClamdBackend) -> str:
-    """Which ones, and how old they are."""
-    if not clamd.up or clamd.version is None:
-        return f"clamd {clamd.name}: no answer yet, every file is refused until one answers"
-    made = clamd.version.signature_timestamp
-    if clamd.has_test_signatures():
-        age = "the tiny test set"
-    elif made is None:
-        age = "signatures without a date"
-    else:
-        age = f"signatures {(time.time() - made) / 3600:.0f} hours old"
-    return f"clamd {clamd.name}: {clamd.version.text}, {age}"
 
 
 def _say(line: str) -> None:

@@ -200,7 +200,7 @@ def test_counter_is_refused_exactly_where_clients_would_disagree(
     try:
         key.check(size, hashlib.sha256(ciphertext).digest())
     except DecryptionError as refusal:
-        assert refusal.cause == "key"
+        assert refusal.cause == "key"  # noqa: PT017 - either outcome is right, each with its own claim
         assert not agree
     else:
         plaintext = bytearray(size)

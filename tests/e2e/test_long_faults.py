@@ -23,7 +23,7 @@ from tests.real_clamd import EICAR, Clamd
 
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
 
-SOAK = 120.0
+SOAK = 90.0
 UNHAPPY = {BUSY, (502, "MCS_MEDIA_REQUEST_FAILED"), (504, "MCS_MEDIA_REQUEST_FAILED")}
 
 
@@ -95,7 +95,7 @@ _UNWELL = [
 ]
 
 
-async def test_two_minutes_of_faults_serve_nothing_infected_and_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_faults_without_end_serve_nothing_infected_and_leave_nothing_behind(tmp_path: Path) -> None:
     dice = random.Random(3)
     with ExitStack() as stack:
         clamds = [stack.enter_context(other_clamd()) for _ in range(2)]
@@ -122,7 +122,8 @@ async def test_two_minutes_of_faults_serve_nothing_infected_and_leave_nothing_be
             assert min(answers[kind] for kind in ("delivered", "withheld", "failed")) > 20, answers
             assert stage.metric("http_requests_total", code="500") == 0
             assert descriptors_of(pid) <= descriptors + 20
-            assert memory_of(pid) - memory < 40 * MIB
+            remembered = 1500 * stage.metric("verdict_cache_entries")
+            assert memory_of(pid) - memory < 30 * MIB + remembered
 
 
 async def test_a_reader_without_progress_is_cut_after_a_minute(tmp_path: Path, clamd: Clamd) -> None:
