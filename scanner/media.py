@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
-import mmap
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,11 +23,9 @@ if TYPE_CHECKING:
     from scanner.crypto.attachment import AttachmentKey
 
 Bytes = bytes | memoryview
-Mapped = mmap.mmap | bytes
 
 # Hashing and decrypting this much takes well under 1 ms: what the event loop may be held for.
 STEP = 256 * 1024
-_COPIED = 16 * 1024
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 # Server names per the Matrix spec, appendix "Server Name"; media IDs per "Matrix Content (mxc://) URIs".
@@ -127,9 +124,8 @@ class Body:
         """One holder less."""
         self._references -= 1
         if self._references == 0:
-            _free(self._fd, self.size)
-            if self.room is not None:
-                self.room.close()
+            _free(self._fd, self.size, self.room)
+            self._fd = -1
 
     def fileno(self) -> int:
         """Our own descriptor, for whoever reads at explicit offsets; others get it `reopened`."""
@@ -185,7 +181,7 @@ class Sample:
     """What engines see of a body: the plaintext, where a key came with it.
 
     Making one verifies the ciphertext's hash, so that a tampered body never becomes a sample. For an
-    encrypted one `head`, `as_file` and `mapped` work only inside `opened`.
+    encrypted one `read`, `head` and `as_file` work only inside `opened`.
     """
 
     __slots__ = ("_digest", "_key", "_plaintext", "body", "size")
@@ -232,20 +228,19 @@ class Sample:
             self._plaintext = None
             _free(fd, self.size)
 
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`."""
+        return os.pread(self._fileno(), length, offset)
+
     def head(self, length: int) -> bytes:
         """The first `length` bytes, or fewer."""
-        return os.pread(self._fileno(), length, 0)
+        return self.read(0, length)
 
     @contextmanager
     def as_file(self) -> Iterator[int]:
         """A fresh read-only descriptor of the sealed file."""
         with reopened(self._fileno()) as fd:
             yield fd
-
-    @contextmanager
-    def mapped(self) -> Iterator[Mapped]:
-        """All bytes as a read-only map with `find`, `rfind` and slices (or `bytes` where there are none)."""
-        yield mapped(self._fileno(), self.size)
 
     def _fileno(self) -> int:
         if self._key is None:
@@ -288,15 +283,23 @@ def _append(fd: int, piece: Bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _free(fd: int, size: int) -> None:
-    """Close a memory file; freeing 20 MB takes the kernel 2 ms and more, which are not the event loop's."""
-    if size <= STEP:
-        os.close(fd)
-        return
+def _free(fd: int, size: int, room: Room | None = None) -> None:
+    """Close a memory file, then its room.
+
+    Freeing 20 MB takes the kernel 2 ms and more, which are not the event loop's.
+    """
     try:
-        _ = asyncio.get_running_loop().run_in_executor(None, os.close, fd)
-    except RuntimeError:  # no loop that could be held
+        loop = asyncio.get_running_loop() if size > STEP else None
+    except RuntimeError:
+        loop = None
+    if loop is None:
         os.close(fd)
+        if room is not None:
+            room.close()
+        return
+    closing = loop.run_in_executor(None, os.close, fd)
+    if room is not None:
+        closing.add_done_callback(lambda _: room.close())
 
 
 def seal(fd: int) -> None:
@@ -312,11 +315,3 @@ def reopened(fd: int) -> Iterator[int]:
         yield fresh
     finally:
         os.close(fresh)
-
-
-def mapped(fd: int, size: int) -> Mapped:
-    """The file's bytes, read-only; a few pages are cheaper to copy than to map. Raises Unavailable."""
-    if size <= _COPIED:
-        return os.pread(fd, size, 0)
-    with _while_descriptors_last():
-        return mmap.mmap(fd, size, access=mmap.ACCESS_READ)

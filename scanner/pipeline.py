@@ -203,11 +203,10 @@ def _is_ours(problem: BaseException) -> bool:
 
 async def _hashes(sample: Sample) -> Hashes:
     digests = hashlib.sha256(), hashlib.sha1(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
-    with sample.mapped() as data:
-        for offset in range(0, sample.size, STEP):
-            piece = data[offset : offset + STEP]
-            for digest in digests:
-                digest.update(piece)
-            await asyncio.sleep(0)
+    for offset in range(0, sample.size, STEP):
+        piece = sample.read(offset, STEP)
+        for digest in digests:
+            digest.update(piece)
+        await asyncio.sleep(0)
     sha256, sha1, md5 = (digest.hexdigest() for digest in digests)
     return Hashes(sha256, sha1, md5)

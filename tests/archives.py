@@ -287,4 +287,4 @@ def _by_program(command: list[str], data: bytes) -> list[bytes]:
 
 def judged(data: bytes, timeout: float = 20.0) -> Reason | None:
     """Why these bytes are unscannable, or None where they are plain."""
-    return inspect(Part(data), time.monotonic() + timeout)
+    return inspect(Part.of(data), time.monotonic() + timeout)

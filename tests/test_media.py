@@ -327,9 +327,7 @@ async def test_sample_shows_the_plaintext_whole_at_every_size(bodies: Bodies, si
     async with sample.opened():
         assert sample.head(size + 1) == plaintext
         assert sample.head(3) == plaintext[:3]
-        with sample.mapped() as data:
-            assert data[:] == plaintext
-            assert data.find(b"\xff\xfe\xfd") == plaintext.find(b"\xff\xfe\xfd")
+        assert sample.read(size // 2, size) == plaintext[size // 2 :]
         with sample.as_file() as fd:
             assert os.fstat(fd).st_size == size
             assert_sealed(fd)
@@ -383,7 +381,7 @@ async def test_plaintext_exists_only_while_the_sample_is_opened(bodies: Bodies) 
 
 
 def assert_unreadable(sample: Sample) -> None:
-    for read in (sample.as_file, sample.mapped, lambda: nullcontext(sample.head(1))):
+    for read in (sample.as_file, lambda: nullcontext(sample.head(1))):
         with pytest.raises(RuntimeError), read():
             pass
 
@@ -395,8 +393,8 @@ async def test_plaintext_is_gone_after_whatever_happened_to_the_reader(bodies: B
 
     async def fail() -> None:
         async with sample.opened():
-            with sample.mapped() as data, sample.as_file():
-                raise ValueError(data[:4])
+            with sample.as_file():
+                raise ValueError(sample.head(4))
 
     with pytest.raises(ValueError, match="b'"):
         await fail()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from scanner.errors import EngineError
-from scanner.media import Mapped, Sample
+from scanner.media import Sample
 
 FRAME = 256 * 1024
 MAX_REPLY = 4096
@@ -99,9 +99,9 @@ async def scan_descriptor(address: ClamdAddress, sample: Sample) -> Reply:
 
 async def scan_stream(address: ClamdAddress, sample: Sample) -> Reply:
     """INSTREAM: clamd gets the sample's bytes, in frames."""
-    with await _connected(address) as connection, sample.mapped() as data:
+    with await _connected(address) as connection:
         try:
-            await _send_frames(connection, data)
+            await _send_frames(connection, sample)
         except OSError as problem:
             # It hung up before it had the whole sample. Why, can still be read.
             raise _refusal(await _read_reply(connection)) from problem
@@ -130,15 +130,14 @@ def _refusal(reply: bytes) -> EngineError:
     return EngineError(f"clamd answered {ascii(reply[:100])[1:]}", result)
 
 
-async def _send_frames(connection: socket.socket, data: Mapped) -> None:
+async def _send_frames(connection: socket.socket, sample: Sample) -> None:
     """Raises EngineError where clamd says anything before the end: that is not about the whole sample."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(connection, b"zINSTREAM\0")
-    with memoryview(data) as view:
-        for offset in range(0, len(view), FRAME):
-            with view[offset : offset + FRAME] as frame:
-                await loop.sock_sendall(connection, _FRAME_LENGTH.pack(len(frame)))
-                await loop.sock_sendall(connection, frame)
+    for offset in range(0, sample.size, FRAME):
+        frame = sample.read(offset, FRAME)
+        await loop.sock_sendall(connection, _FRAME_LENGTH.pack(len(frame)))
+        await loop.sock_sendall(connection, frame)
     early = _early_answer(connection)
     if early is not None:
         raise _refusal(early)

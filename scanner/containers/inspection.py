@@ -10,14 +10,12 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn, Self
 
 from scanner.verdict import Reason
 
-if TYPE_CHECKING:
-    import mmap
-
-    Data = mmap.mmap | bytes | bytearray
+# Offset and length -> at most so many bytes from there.
+Read = Callable[[int, int], bytes]
 
 STEP = 256 * 1024
 # As clamd's own MaxFiles and MaxScanSize (facts/security.md, section 2): beyond them it says so itself.
@@ -54,26 +52,30 @@ def require(condition: object, reason: Reason = Reason.AMBIGUOUS) -> None:
 
 
 class Part:
-    """A run of bytes inside a map or a buffer, without a copy. Offsets are relative to its start."""
+    """A run of `size` bytes behind something that reads; offsets are relative to its start."""
 
-    __slots__ = ("_data", "_start", "size")
+    __slots__ = ("_read", "_start", "size")
 
-    def __init__(self, data: Data, start: int = 0, size: int | None = None) -> None:
-        self._data = data
+    def __init__(self, read: Read, start: int, size: int) -> None:
+        self._read = read
         self._start = start
-        self.size = len(data) - start if size is None else size
+        self.size = size
+
+    @classmethod
+    def of(cls, content: bytes | bytearray) -> Self:
+        """All of `content`."""
+        return cls(lambda offset, length: bytes(content[offset : offset + length]), 0, len(content))
 
     def read(self, offset: int, length: int) -> bytes:
         """At most `length` bytes, fewer where the part ends, none outside of it."""
         if offset < 0 or offset >= self.size:
             return b""
-        begin = self._start + offset
-        return bytes(self._data[begin : begin + max(0, min(length, self.size - offset))])
+        return self._read(self._start + offset, max(0, min(length, self.size - offset)))
 
     def slice(self, offset: int, size: int) -> Part:
         """The part inside this one; Unsure (damaged) where it does not fit."""
         require(offset >= 0 and 0 <= size <= self.size - offset, Reason.DAMAGED)
-        return Part(self._data, self._start + offset, size)
+        return Part(self._read, self._start + offset, size)
 
     def steps(self, offset: int = 0, overlap: int = 0) -> Iterator[tuple[int, bytes]]:
         """Offset and bytes of one step after the other; each sees `overlap` bytes of the next."""
@@ -132,7 +134,7 @@ class Inspection:
         held, tail, size, crc, limit = bytearray(), b"", 0, 0, SEARCHED
         for piece in pieces:
             self.spend(len(piece))
-            if not size and self._by_ends(Part(piece)) is not None:
+            if not size and self._by_ends(Part.of(piece)) is not None:
                 limit = MAX_HELD
             size += len(piece)
             crc = zlib.crc32(piece, crc)
@@ -161,7 +163,7 @@ class Inspection:
         """Judge unpacked members that lie side by side in `content`; Unsure unless they fill it."""
         self._held += len(content)
         require(self._held <= MAX_HELD, Reason.LIMIT)
-        whole, offset = Part(content), 0
+        whole, offset = Part.of(content), 0
         for size in sizes:
             self.look_into(whole.slice(offset, size))
             offset += size

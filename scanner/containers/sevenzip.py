@@ -162,7 +162,7 @@ def _check_members(part: Part, streams: _Streams, end: int, inspection: Inspecti
 
 
 def _check_crcs(folder: _Folder, content: bytes) -> None:
-    whole, offset = Part(content), 0
+    whole, offset = Part.of(content), 0
     for size, crc in zip(folder.streams, folder.crcs or [None] * len(folder.streams), strict=True):
         require(crc in (None, whole.slice(offset, size).crc32()), Reason.DAMAGED)
         offset += size

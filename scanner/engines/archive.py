@@ -41,8 +41,7 @@ class Archive:
 
     async def scan(self, sample: Sample) -> Report:
         """CLEAN or UNSCANNABLE; never raises for what is in the sample."""
-        with sample.mapped() as data:
-            reason = await self._reason(Part(data))
+        reason = await self._reason(Part(sample.read, 0, sample.size))
         outcome = Outcome.CLEAN if reason is None else Outcome.UNSCANNABLE
         return Report(self.name, outcome, _RULES, reason)
 

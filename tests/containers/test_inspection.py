@@ -21,7 +21,7 @@ def nested(depth: int) -> bytes:
 
 
 def test_a_part_gives_nothing_outside_of_itself() -> None:
-    part = Part(b"0123456789").slice(2, 5)
+    part = Part.of(b"0123456789").slice(2, 5)
     assert part.read(0, 99) == b"23456"
     assert part.read(-1, 3) == part.read(5, 3) == part.read(2, -1) == b""
     assert part.tail(2) == (3, b"56")
@@ -31,7 +31,7 @@ def test_a_part_gives_nothing_outside_of_itself() -> None:
 
 def test_steps_overlap_as_asked() -> None:
     data = bytes(range(256)) * 2000
-    pieces = list(Part(data).steps(overlap=7))
+    pieces = list(Part.of(data).steps(overlap=7))
     assert data.startswith(pieces[0][1])
     assert pieces[0][1][-7:] == pieces[1][1][:7]
 

@@ -408,7 +408,7 @@ async def test_a_slow_reader_does_not_hold_up_the_shutdown(serve: Serve, discree
         began = time.monotonic()
         await service.site.drain(0.1)
         assert time.monotonic() - began < 2
-    assert service.idle
+    await until(lambda: service.idle)
 
 
 async def test_idle_connections_are_closed_at_once(service: Service, discreet: None) -> None:
