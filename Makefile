@@ -37,7 +37,7 @@ test-long: debian-test $(VENV)/.dev ## the tests that take longer than `make tes
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/shellcheck .ci/run deploy/*.sh
+	$(BIN)/shellcheck .ci/run deploy/*.sh tests/benchmarks/*.sh
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

@@ -33,7 +33,7 @@ def read_or_generate_secret(named: Path | None, default: Path, key: str) -> byte
         pass
     except OSError as error:
         raise ConfigError(f"state_dir: {default}: {error.strerror}") from None
-    return read_secret(default, key)
+    return read_secret(default, "state_dir")
 
 
 def write_secret(path: Path) -> None:

@@ -239,7 +239,10 @@ class Metrics:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the format that the Accept header asks for, and its content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except TypeError:  # it compares versions, and one of them is no number
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
     def _count_answer(self, event: Answered) -> None:

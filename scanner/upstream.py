@@ -279,6 +279,15 @@ class Upstream:
             self._waiting_for_room.discard(wanted)
 
     async def _read_into(self, writer: BodyWriter, response: aiohttp.ClientResponse) -> None:
+        try:
+            await self._read_in_time(writer, response)
+        except UpstreamSilent:
+            # aiohttp hangs up when framing breaks in the middle of a body, and tells its reader nothing.
+            if response.connection is None or response.connection.transport is None:
+                raise UpstreamFailed("the homeserver broke off or sent bad framing") from None
+            raise
+
+    async def _read_in_time(self, writer: BodyWriter, response: aiohttp.ClientResponse) -> None:
         now = asyncio.get_running_loop().time
         end = now() + self._timers.total
         with _translated():

@@ -141,7 +141,7 @@ def test_damaged_generated_secret_is_refused_and_not_replaced(tmp_path: Path) ->
     file = tmp_path / "secret"
     file.write_bytes(b"damaged")
     said = problem(lambda: read_or_generate_secret(None, file, KEY))
-    assert said == f"{KEY}: {file}: a secret must be 32 bytes in base64"
+    assert said == f"state_dir: {file}: a secret must be 32 bytes in base64"
 
 
 def test_link_to_nowhere_is_not_followed(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from scanner.containers.embedded import contains_container
-from scanner.containers.inspection import Inspection, Part, Unsure, require
+from scanner.containers.inspection import STEP, Inspection, Part, Unsure, require
 from scanner.containers.tar import begins_tar_later
 from scanner.containers.zip import check_zip, ends_as_zip, without_rest
 from scanner.verdict import Reason
 
 _OVERLAP = 8 * 1024
+_MAX_NESTED = 32  # strings or dictionaries in each other, far more than anybody writes
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 
 # A name may be written with any of its characters as #xx (ISO 32000-1, 7.3.5).
@@ -41,20 +42,26 @@ def check_ole2(part: Part, inspection: Inspection) -> None:
         require(_ENCRYPTED_PACKAGE not in step, Reason.ENCRYPTED_DOCUMENT)
 
 
-def check_pdf(part: Part, _inspection: Inspection) -> None:
+def check_pdf(part: Part, inspection: Inspection) -> None:
     """Raises Unsure for an encrypted PDF with a stream that clamd does not decrypt: one without a filter.
 
     Other encrypted PDFs are clamd's: it opens them, or says that it cannot (facts/security.md, section 2).
     """
     if not any(_ENCRYPT.search(step) for _, step in part.steps(overlap=64)):
         return
+    behind = 0
     for begin, step in part.steps(overlap=_OVERLAP):
         for match in _STREAM.finditer(step):
-            _check_stream(part, begin + match.start(), step[match.end() : match.end() + 64])
+            if match.start() >= STEP:
+                break  # the next step sees what follows it
+            inspection.check_time()
+            _check_stream(part, behind, begin + match.start(), step[match.end() : match.end() + 64])
+            behind = begin + match.end()
 
 
-def _check_stream(part: Part, position: int, data: bytes) -> None:
-    begin = max(0, position - _OVERLAP)
+def _check_stream(part: Part, behind: int, position: int, data: bytes) -> None:
+    """Its dictionary lies `behind` the last stream's beginning: so no byte is looked at for two streams."""
+    begin = max(behind, position - _OVERLAP)
     dictionary = _outermost(part.read(begin, position - begin))
     if _FILTER.search(dictionary) or _EMPTY.match(data):
         return
@@ -76,8 +83,9 @@ def _outermost(text: bytes) -> bytes:
 
 
 def _without(nested: re.Pattern[bytes], text: bytes) -> bytes:
-    """Remove matches from the innermost to the outermost."""
-    found = 1
-    while found:
+    """Remove matches from the innermost to the outermost; nothing is left where they lie too deep."""
+    for _ in range(_MAX_NESTED):
         text, found = nested.subn(b" ", text)
-    return text
+        if not found:
+            return text
+    return b""

@@ -151,12 +151,16 @@ class Inspection:
         """Another member; Unsure (limit) where they are too many."""
         self._members += 1
         require(self._members <= MAX_MEMBERS, Reason.LIMIT)
-        require(time.monotonic() < self._deadline, Reason.LIMIT)
+        self.check_time()
 
     def spend(self, size: int) -> None:
         """So many more bytes were unpacked."""
         self._inflated += size
         require(self._inflated <= MAX_INFLATED, Reason.LIMIT)
+        self.check_time()
+
+    def check_time(self) -> None:
+        """Unsure (limit) where there is no more; for all that may take long without unpacking."""
         require(time.monotonic() < self._deadline, Reason.LIMIT)
 
     def look_into_held(self, content: bytes | bytearray, sizes: Iterable[int]) -> None:

@@ -97,9 +97,8 @@ class _Reader:
         """Which of `count` things have a value."""
         if self.byte():
             return [True] * count
-        bits = int.from_bytes(self.take((count + 7) // 8), "big")
-        width = (count + 7) // 8 * 8
-        return [bool(bits >> (width - 1 - i) & 1) for i in range(count)]
+        taken = self.take((count + 7) // 8)
+        return [bool(taken[i // 8] & 0x80 >> i % 8) for i in range(count)]
 
     def crcs(self, count: int) -> list[int | None]:
         return [struct.unpack("<L", self.take(4))[0] if known else None for known in self.defined(count)]

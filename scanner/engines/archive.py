@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from scanner.containers.embedded import search_for_container
-from scanner.containers.inspection import STEP, Inspection, Part, Unsure
+from scanner.containers.inspection import Inspection, Part, Unsure
 from scanner.containers.recognise import by_ends, by_inside, is_pdf
 from scanner.containers.tar import begins_tar_later
 from scanner.verdict import Outcome, Reason, Report
@@ -51,8 +51,7 @@ class Archive:
         for found in search_for_container(part):
             if found:
                 return Reason.AMBIGUOUS
-            if part.size > STEP:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
         return Reason.AMBIGUOUS if begins_tar_later(part) else None
 
 

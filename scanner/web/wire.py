@@ -264,7 +264,7 @@ def _parse_disposition(declared: str) -> tuple[str | None, str | None]:
         try:
             kind, parameters = parse_content_disposition(declared)
             return kind, content_disposition_filename(parameters)
-        except UnicodeError:  # the homeserver chooses the codec, and some are no charset
+        except ValueError:  # a codec of the homeserver's choice that is no charset, or a lone quote
             return None, None
 
 
