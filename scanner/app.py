@@ -272,6 +272,12 @@ def _add_gauges(metrics: Metrics, service: Service, log: Log) -> None:
     metrics.gauge(
         "engine_up", "Whether it answers.", each(lambda clamd: clamd.up and clamd.trusted), by_backend
     )
+    metrics.gauge(
+        "engine_info",
+        "Which clamd it is, with which signatures.",
+        lambda: [((ClamAV.name, clamd.name, clamd.version.text), 1.0) for clamd in clamds if clamd.version],
+        (*by_backend, "version"),
+    )
     metrics.gauge("engine_in_flight", "Scans it has.", each(lambda clamd: clamd.in_flight), by_backend)
     metrics.gauge(
         "engine_signature_version",

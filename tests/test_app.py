@@ -223,7 +223,7 @@ async def test_every_gauge_has_its_number_from_the_start(tmp_path: Path) -> None
     addresses = ["unix:/nonexistent/clamd.sock", "tcp:127.0.0.1:9"]
     async with running(configured(tmp_path, clamav={"addresses": addresses}), "1") as service:
         numbers = await gauges_of(service)
-    of_versions = {name for name in gauges() if name.startswith("engine_signature")}
+    of_versions = {name for name in gauges() if name.startswith(("engine_signature", "engine_info"))}
     for name in set(gauges()) - of_versions:
         assert any(re.fullmatch(rf"{name}(\{{.*)?", line) for line in numbers), name
     for address in addresses:

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from scanner.crypto.attachment import AttachmentKey
 from scanner.crypto.pk import ServerKeys
 from scanner.errors import InvalidMedia, MalformedRequest
-from scanner.events import Detected, Occasion, Publish, Source
+from scanner.events import Detected, Occasion, Publish, Source, StageTimed
 from scanner.media import Body, MediaRef, Sample
 from scanner.pipeline import Pipeline
 from scanner.upstream import Endpoint, MediaRequest, Upstream
@@ -98,6 +98,8 @@ class ContentScanner:
         key: AttachmentKey | None = None,
     ) -> Answer:
         decision = self._policy.decide(verdict)
+        seconds = time.monotonic() - request.began
+        self._publish(StageTimed("total", seconds))
         if decision.outcome is Outcome.INFECTED:
             self._publish(
                 Detected(
@@ -106,7 +108,7 @@ class ContentScanner:
                     decision,
                     size=body.size if body is not None else None,
                     ciphertext_sha256=key.ciphertext_sha256.hex() if key is not None else None,
-                    seconds=time.monotonic() - request.began,
+                    seconds=seconds,
                 )
             )
         return _answer(occasion.source, decision, body)
