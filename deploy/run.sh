@@ -1,5 +1,5 @@
 #!/bin/sh
-# Serves from this checkout in front of $HOMESERVER. For trying; production has a service unit and a configuration file.
+# Serves from this checkout in front of $HOMESERVER. For trying; for production see docs/operations.md, "Installing".
 # Everything installed beforehand: `make run` sees to that. Any MEDIA_SCANNER__... that is set already stays as it is.
 set -eu
 

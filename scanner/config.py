@@ -50,6 +50,7 @@ _PROBLEMS = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "greater_than": "must be greater than 0",
+    "too_short": "must not be empty",
 }
 
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
@@ -96,7 +97,7 @@ Listen = Annotated[str, _of_form(_HOST + _PORT, "host:port, like 127.0.0.1:8080"
 RedirectHost = Annotated[str, _of_form(f"{_HOST}(?:{_PORT})?", "host or host:port")]
 HttpUrl = Annotated[
     str,
-    _of_form(rf"https?://{_HOST}(?:{_PORT})?(?:/[^\s?#]*)?", "a URL like http://127.0.0.1:8008"),
+    _of_form(rf"https?://{_HOST}(?:{_PORT})?/?", "a URL without a path, like http://127.0.0.1:8008"),
     AfterValidator(lambda url: url.rstrip("/")),
 ]
 ClamdAddress = Annotated[
@@ -325,6 +326,7 @@ def _first_problem(error: ValidationError, origin: Mapping[str, str], path: Path
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"])
     message = _PROBLEMS.get(first["type"], first["msg"].removeprefix("Value error, "))
+    message = message.replace("Input should be", "must be")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{_source(key, origin) or path or 'defaults'}: {key}: {message}{more}"
 

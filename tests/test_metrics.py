@@ -206,6 +206,11 @@ def test_scraper_chooses_the_format(metrics: Metrics) -> None:
     assert metrics.render("text/plain")[1] == "text/plain; version=0.0.4; charset=utf-8"
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
+def test_a_version_that_is_no_number_is_no_crash(metrics: Metrics, kind: str) -> None:
+    assert metrics.render(f"{kind}; version=1.x")[1] == "text/plain; version=0.0.4; charset=utf-8"
+
+
 def test_names_follow_the_conventions(metrics: Metrics) -> None:
     for family in parse_text(metrics.render("")[0].decode()):
         assert re.fullmatch(r"media_scanner_[a-z][a-z_]*[a-z]", family.name)

@@ -47,6 +47,7 @@ from tests.fake_homeserver import (
     refusing,
     saying,
     serving,
+    until,
 )
 
 MIB = 1024 * 1024
@@ -109,7 +110,7 @@ async def rig() -> AsyncIterator[Rig]:
     async with FakeHomeserver() as homeserver, AsyncExitStack() as stack:
         rig = Rig(homeserver, stack)
         yield rig
-        assert rig.budget.reserved == 0
+        await until(lambda: rig.budget.reserved == 0)
 
 
 def soon(seconds: float = 5) -> float:

@@ -17,9 +17,10 @@ def check_config(
     config: Annotated[Path | None, typer.Option("--config", help="Configuration file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the effective configuration; exit 2 and one line where something is wrong.
+    """Print the effective configuration, or what is wrong with it.
 
-    Opens every file that is named, writes nothing, and needs neither state_dir nor clamd.
+    Exits with 2 where something is. Opens every file that is named, writes nothing, and needs
+    neither state_dir nor clamd.
     """
     loaded = Config.load(config)
     for key, file in _named_files(loaded):

@@ -38,7 +38,10 @@ def show_public(
 ) -> None:
     """Print the public key that `GET public_key` answers."""
     loaded = Config.load(config)
-    _print_public(loaded.crypto.secret_file or loaded.state_dir / REQUEST_SECRET, as_json=as_json)
+    named, generated = loaded.crypto.secret_file, loaded.state_dir / REQUEST_SECRET
+    if named is None and not generated.exists():
+        raise ConfigError(f"{generated}: not there yet; it is made at the first start")
+    _print_public(named or generated, as_json=as_json)
 
 
 def _print_public(file: Path, *, as_json: bool) -> None:

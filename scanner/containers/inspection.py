@@ -107,13 +107,16 @@ class Inspection:
     """What looking into one file has cost so far, nested containers included.
 
     `by_ends` and `by_inside` give the check for a part's format, or None where it is no container that can
-    be told so; `deadline` is on the monotonic clock.
+    be told so; `deadline` is on the monotonic clock, `abandoned` says that nobody waits any more.
     """
 
-    def __init__(self, by_ends: Recognise, by_inside: Recognise, deadline: float) -> None:
+    def __init__(
+        self, by_ends: Recognise, by_inside: Recognise, deadline: float, abandoned: Callable[[], bool]
+    ) -> None:
         self._by_ends = by_ends
         self._by_inside = by_inside
         self._deadline = deadline
+        self._abandoned = abandoned
         self._members = 0
         self._inflated = 0
         self._held = 0
@@ -160,8 +163,8 @@ class Inspection:
         self.check_time()
 
     def check_time(self) -> None:
-        """Unsure (limit) where there is no more; for all that may take long without unpacking."""
-        require(time.monotonic() < self._deadline, Reason.LIMIT)
+        """Unsure (time limit) where there is no more, or no use."""
+        require(time.monotonic() < self._deadline and not self._abandoned(), Reason.TIME_LIMIT)
 
     def look_into_held(self, content: bytes | bytearray, sizes: Iterable[int]) -> None:
         """Judge unpacked members that lie side by side in `content`; Unsure unless they fill it."""

@@ -4,13 +4,17 @@ If not, unscannable, with the reason: encrypted, damaged, over a limit, or ambig
 detects. Its rules, and why they are as tight, are in facts/archives.md; unpacking what is not plain is
 another engine's work. Most files are no containers: they are searched on the event loop, in steps that do
 not hold it, since a thread that runs Python gains nothing and makes the loop wait for the interpreter.
-Containers go to a worker thread.
+Containers go to worker threads of their own: few, because each makes the loop wait; as many again as may
+look into big ones, so that a small one does not wait behind them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from scanner.containers.embedded import search_for_container
@@ -20,6 +24,8 @@ from scanner.containers.tar import begins_tar_later
 from scanner.verdict import Outcome, Reason, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scanner.media import Sample
 
 # Raised with every change of the rules: old verdicts are then not found any more.
@@ -35,6 +41,7 @@ class Archive:
 
     def __init__(self, timeout: float = _TIMEOUT) -> None:
         self._timeout = timeout
+        self._workers = ThreadPoolExecutor(2 * (os.cpu_count() or 1), thread_name_prefix="archives")
 
     def versions(self) -> frozenset[str]:
         return _VERSIONS
@@ -47,18 +54,29 @@ class Archive:
 
     async def _reason(self, part: Part) -> Reason | None:
         if is_pdf(part) or by_ends(part) is not None:
-            return await asyncio.to_thread(inspect, part, time.monotonic() + self._timeout)
+            return await self._in_worker(part)
         for found in search_for_container(part):
             if found:
                 return Reason.AMBIGUOUS
             await asyncio.sleep(0)
         return Reason.AMBIGUOUS if begins_tar_later(part) else None
 
+    async def _in_worker(self, part: Part) -> Reason | None:
+        abandoned = threading.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._workers, lambda: inspect(part, self._timeout, abandoned.is_set)
+            )
+        finally:
+            abandoned.set()
 
-def inspect(part: Part, deadline: float) -> Reason | None:
-    """Why clamd may not see everything in these bytes, or None if it does. `deadline` is monotonic."""
+
+def inspect(part: Part, timeout: float, abandoned: Callable[[], bool] = lambda: False) -> Reason | None:
+    """Why clamd may not see everything in these bytes, or None if it does; `timeout` is in seconds."""
+    deadline = time.monotonic() + timeout
     try:
-        Inspection(by_ends, by_inside, deadline).look_into(part)
+        Inspection(by_ends, by_inside, deadline, abandoned).look_into(part)
     except Unsure as unsure:
         return unsure.reason
     return None

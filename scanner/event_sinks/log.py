@@ -125,7 +125,8 @@ class Log:
                 assert_never(event)
 
     def _answered(self, event: Answered) -> None:
-        level = DEBUG if event.code < 400 else INFO if event.code < 500 else WARNING
+        quiet = event.code < 400 or event.route.startswith("/health/")  # which is asked again and again
+        level = DEBUG if quiet else INFO if event.code < 500 else WARNING
         if level >= self._level:
             fields = {
                 "route": event.route,
@@ -138,8 +139,8 @@ class Log:
             self._line(level, "answered", fields, event.request_id)
 
     def _canary_ran(self, event: CanaryRan) -> None:
-        """A backend that is asked every second gets a line when its answer changes."""
-        changed = self._canaries.get(event.backend, ...) is not event.passed
+        """A backend that is asked every second gets a line when its answer changes; none while it starts."""
+        changed = self._canaries.get(event.backend) is not event.passed
         self._canaries[event.backend] = event.passed
         level = _CANARY_LEVELS[event.passed] if changed else DEBUG
         self._line(level, f"canary: {_CANARY_WORDS[event.passed]}", {"backend": event.backend})

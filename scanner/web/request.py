@@ -10,10 +10,12 @@ from uuid import uuid4
 
 from aiohttp import HttpVersion11, web
 
-from scanner.errors import MalformedRequest, RequestTooLarge
+from scanner.errors import MalformedRequest, RequestTooLarge, Unavailable
 from scanner.media import MediaRef
 
 _MAX_BODY = 1024 * 1024
+# Ten times what clients send; of larger ones only so many are held at once (`Site`).
+_ORDINARY_BODY = 16 * 1024
 
 
 @dataclass(slots=True)
@@ -26,12 +28,13 @@ class Request:
     deadline: float
     authorization: str | None = field(repr=False)
     client_ip: str | None
+    large_bodies: asyncio.Semaphore
     began: float = field(default_factory=time.monotonic)
     id: str = field(default_factory=lambda: uuid4().hex)
     ref: MediaRef | None = None
 
     async def body(self) -> bytes:
-        """The request's body, at most 1 MiB, within the deadline."""
+        """The request's body, at most 1 MiB, within the deadline. Raises ClientError or Unavailable."""
         too_large = RequestTooLarge("the request body is over 1 MiB")
         if (self.http.content_length or 0) > _MAX_BODY:
             raise too_large
@@ -39,15 +42,26 @@ class Request:
         pieces = bytearray()
         try:
             async with asyncio.timeout_at(self.deadline):
-                async for piece in self.http.content.iter_any():
-                    pieces += piece
-                    if len(pieces) > _MAX_BODY:
-                        raise too_large
+                if await self._reads_over(_ORDINARY_BODY, pieces):
+                    if self.large_bodies.locked():  # waiting would hold what has come
+                        raise Unavailable("too many large requests under way, try again", "overload")
+                    async with self.large_bodies:
+                        if await self._reads_over(_MAX_BODY, pieces):
+                            raise too_large
         except TimeoutError:
             raise MalformedRequest("the request body did not arrive in time") from None
         except web.RequestPayloadError:
             raise MalformedRequest("the request body broke off or is badly framed") from None
         return bytes(pieces)
+
+    async def _reads_over(self, size: int, pieces: bytearray) -> bool:
+        """Whether the body is larger than `size`; if not, `pieces` has all of it."""
+        while len(pieces) <= size:
+            piece = await self.http.content.readany()
+            if not piece:
+                return False
+            pieces += piece
+        return True
 
     async def _invite_body(self) -> None:
         """Only now, after all that the head tells: aiohttp would answer before any handler runs."""

@@ -117,7 +117,7 @@ def split_target(target: str) -> tuple[str, str, str | None]:
         target = _ABSOLUTE.sub("", target)
     path, _, query = target.partition("#")[0].partition("?")
     kept, token = [], None
-    for parameter in query.split("&"):
+    for parameter in re.split("[&;]", query):  # Twisted, and so Synapse, takes both
         name, _, value = parameter.partition("=")
         if unquote(name) == "access_token":
             token = unquote(value)

@@ -36,6 +36,7 @@ Networks = Sequence[IPv4Network | IPv6Network]
 
 _HEAD_TIMEOUT = 10.0
 _KEEPALIVE = 75.0
+_LARGE_BODIES = 16  # requests with a body larger than any client's that are read at once
 _DISCARD = 5.0  # seconds of reading what is left of a refused request's body
 UNKNOWN_ROUTE = "unknown"
 
@@ -138,6 +139,7 @@ class Site:
         self._reader_timeout = reader_timeout
         self._trusted_proxies = trusted_proxies
         self._requests: set[asyncio.Task[Any]] = set()
+        self._large_bodies = asyncio.Semaphore(_LARGE_BODIES)
         self._draining = False
         self._runner: web.ServerRunner | None = None
 
@@ -217,7 +219,8 @@ class Site:
     ) -> Request:
         deadline = asyncio.get_running_loop().time() + self._request_timeout
         authorization = _authorization(http, token)
-        return Request(http, segments, query, deadline, authorization, self._client_ip(http))
+        client_ip = self._client_ip(http)
+        return Request(http, segments, query, deadline, authorization, client_ip, self._large_bodies)
 
     async def _handle(self, route: Route, request: Request) -> Answer:
         try:

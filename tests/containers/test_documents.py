@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from scanner.containers.inspection import STEP
 from scanner.verdict import Reason
 from tests.archives import judged, zip_of
 
@@ -59,6 +62,30 @@ def test_the_name_encrypt_may_be_escaped() -> None:
 def test_metadata_that_is_left_plain_is_plain() -> None:
     metadata = stream(b"<< /Type /Metadata /Subtype /XML /Length 99 >>", b'<?xpacket begin=""?><x:xmpmeta/>')
     assert judged(pdf(FILTERED, metadata)) is None
+
+
+def test_what_nobody_nests_so_deep_is_taken_for_encrypted() -> None:
+    nested = b"<< /Filter /FlateDecode /A " + b"(" * 100 + b")" * 100 + b" >>"
+    assert judged(pdf(stream(nested))) is Reason.ENCRYPTED_DOCUMENT
+    assert judged(pdf(stream(nested.replace(b"(" * 90, b"").replace(b")" * 90, b"")))) is None
+
+
+def test_a_pdf_full_of_streams_costs_no_more_than_its_size() -> None:
+    """Each stream's dictionary is looked for once, and not in all that came before."""
+    crowded = b"1 0 obj" + b"(" * 3500 + b")" * 3500 + b" stream\nendstream" * 30
+    began = time.process_time()
+    assert judged(pdf(*[crowded] * 200)) is None
+    assert time.process_time() - began < 5
+
+
+def test_a_pdf_that_takes_too_long_has_its_end() -> None:
+    assert judged(pdf(FILTERED), timeout=-1) is Reason.TIME_LIMIT
+
+
+@pytest.mark.parametrize("before", range(60, 90, 7))
+def test_an_empty_stream_where_two_steps_meet_is_seen_whole(before: int) -> None:
+    beginning = b"% " + b"x" * (STEP + 8 * 1024 - before - 40) + b"\n"
+    assert judged(pdf(beginning + stream(b"<< /Length 0 >>", b""), FILTERED)) is None
 
 
 def test_an_office_file_behind_a_password_is_an_encrypted_document() -> None:

@@ -68,5 +68,5 @@ def test_a_large_member_that_ends_as_a_zip_is_ambiguous() -> None:
     assert judged(zip_of({"noise": noise + zip_of({"text": TEXT})})) is Reason.AMBIGUOUS
 
 
-def test_the_deadline_is_a_limit() -> None:
-    assert judged(zip_of({"text": TEXT}), timeout=-1) is Reason.LIMIT
+def test_the_deadline_is_a_limit_of_time() -> None:
+    assert judged(zip_of({"text": TEXT}), timeout=-1) is Reason.TIME_LIMIT

@@ -135,8 +135,14 @@ async def test_after_sigkill_nothing_is_left_of_what_clamd_unpacked(tmp_path: Pa
     async with scene(tmp_path, "embedded", launcher=own_database(database), clamav=ACCEPTING) as stage:
         await stage.until_ready()
         asked = asyncio.create_task(stage.download_encrypted(stage.upload_encrypted(archive)))
-        await stage.until(lambda: files_with(mark, began) != [])
-        assert unpacked in files_with(mark, began)[0].parents
+        found: list[Path] = []
+
+        def is_written() -> bool:
+            found[:] = files_with(mark, began)  # in the next moment they may be gone
+            return found != []
+
+        await stage.until(is_written)
+        assert unpacked in found[0].parents
 
         stage.product.process.kill()
 

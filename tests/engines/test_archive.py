@@ -14,6 +14,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import docx
@@ -58,14 +59,20 @@ MUTANTS, LONG_MUTANTS = 4000, 60_000
 SEED = 20261121
 
 
-async def scanned(data: bytes, seconds: float = 20.0) -> Report:
+@contextmanager
+def sample(data: bytes) -> Iterator[Sample]:
     writer = BodyWriter()
     writer.write(data)
     body = writer.seal()
     try:
-        return await Archive(seconds).scan(Sample(body))
+        yield Sample(body)
     finally:
         body.release()
+
+
+async def scanned(data: bytes, seconds: float = 20.0) -> Report:
+    with sample(data) as opened:
+        return await Archive(seconds).scan(opened)
 
 
 def office_files() -> dict[str, bytes]:
@@ -115,7 +122,7 @@ async def test_a_dubious_file_is_unscannable_with_the_reason() -> None:
 
 async def test_running_out_of_time_is_unscannable() -> None:
     report = await scanned(zip_of({"a": TEXT}), seconds=-1.0)
-    assert (report.outcome, report.reason) == (Outcome.UNSCANNABLE, Reason.LIMIT)
+    assert (report.outcome, report.reason) == (Outcome.UNSCANNABLE, Reason.TIME_LIMIT)
 
 
 async def test_a_large_file_leaves_the_loop_to_others() -> None:
@@ -127,6 +134,30 @@ async def test_a_large_file_leaves_the_loop_to_others() -> None:
         await asyncio.sleep(0.001)
     assert (await scan).outcome is Outcome.CLEAN
     assert turns > 1
+
+
+async def test_a_scan_that_nobody_waits_for_ends() -> None:
+    """Else few clients that hang up at once could keep every worker busy."""
+    slow = zip_of({str(i): b"\xff" + b"\x1f\x8b\x08" * 70_000 for i in range(300)})
+    archive = Archive(timeout=60.0)
+    with sample(slow) as hostile, sample(zip_of({"a": TEXT})) as innocent_one:
+        scans = [asyncio.create_task(archive.scan(hostile)) for _ in range(40)]
+        await asyncio.sleep(0.1)
+        for scan in scans:
+            scan.cancel()
+        await asyncio.wait(scans)
+        async with asyncio.timeout(10):
+            assert (await archive.scan(innocent_one)).outcome is Outcome.CLEAN
+
+
+async def test_a_file_full_of_signatures_leaves_the_loop_to_others() -> None:
+    """Thousands of hits by chance are looked at in bits, whatever the size of the file."""
+    turns, scan = 0, asyncio.create_task(scanned(b"\xff" + b"\x1f\x8b\x08" * 40_000))
+    while not scan.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert (await scan).outcome is Outcome.CLEAN
+    assert turns > 100
 
 
 @pytest.mark.slow

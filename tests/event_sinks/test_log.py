@@ -224,7 +224,7 @@ async def test_ids_sort_by_time(logged: Callable[..., Any]) -> None:
         (Crashed("/scan", "KeyError", "a.py:1", "req1"), "error", "crashed"),
         (BadRequest("BadStatusLine"), "info", "bad request"),
         (CanaryRan("embedded", passed=True, seconds=0.1), "info", "canary: passed"),
-        (CanaryRan("embedded", passed=None, seconds=0.1), "warning", "canary: no answer"),
+        (CanaryRan("embedded", passed=None, seconds=0.1), "debug", "canary: no answer"),
         (CanaryRan("embedded", passed=False, seconds=0.1), "error", "canary: wrong answer"),
     ],
 )
@@ -263,7 +263,17 @@ async def test_canary_that_is_asked_every_second_is_said_when_it_changes(logged:
     answers = [None, None, None, True, True, False, False, True]
     runs = [CanaryRan("embedded", passed, 0.1) for passed in answers]
     words = [line["message"].removeprefix("canary: ") for line in await logged(*runs, level="info")]
-    assert words == ["no answer", "passed", "wrong answer", "passed"]
+    assert words == ["passed", "wrong answer", "passed"], "one that starts has no answer yet"
+
+
+async def test_canary_that_falls_silent_is_said(logged: Callable[..., Any]) -> None:
+    runs = [CanaryRan("embedded", passed, 0.1) for passed in (True, None, None)]
+    assert [line["log"]["level"] for line in await logged(*runs, level="info")] == ["info", "warning"]
+
+
+async def test_readiness_that_is_asked_again_and_again_is_not_said(logged: Callable[..., Any]) -> None:
+    asked = Answered("/health/ready", "GET", 503, 0.1, "id")
+    assert await logged(asked, level="info") == []
 
 
 async def test_text_cannot_make_lines_of_its_own(logged: Callable[..., Any]) -> None:

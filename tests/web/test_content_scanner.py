@@ -276,6 +276,12 @@ async def test_what_is_not_the_json_that_we_expect_is_refused(
     assert service.homeserver.heard == []
 
 
+async def test_a_body_of_many_small_values_is_not_parsed(service: Service) -> None:
+    """A megabyte of them would hold the interpreter, and so the event loop, for 25 ms."""
+    body = HELLO.replacing(["decrypt", "encrypt", *"x" * 10_000], "key", "key_ops")
+    assert (await service.post("/scan_encrypted", body)).refusal == (400, "MCS_MALFORMED_JSON")
+
+
 @pytest.mark.parametrize("route", ENCRYPTED)
 @pytest.mark.parametrize(("body", "name"), UNDECODABLE.values(), ids=UNDECODABLE)
 async def test_what_cannot_be_decoded_is_named_and_not_shown(

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -150,6 +151,18 @@ async def test_a_dripping_body_is_refused_at_the_deadline(serve: Serve) -> None:
             await client.send(b" ")
             await asyncio.sleep(0.03)
         assert (await client.reply()).refusal == (400, "MCS_MALFORMED_JSON")
+
+
+async def test_many_large_bodies_at_once_are_turned_away(ready: Service) -> None:
+    """Nobody has shown a token yet; what clients ordinarily send is read all the same."""
+    large = posting(f"Content-Length: {MIB}", b" " * (MIB - 1))
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(ready.port)) for _ in range(18)]
+        for client in clients:
+            await client.send(large)
+        await until(lambda: ready.of(Rejected) == [Rejected("overload")] * 2, 5)
+        assert (await ready.post("/scan_encrypted", ATTACHMENT.json)).content["clean"] is True
+    assert (await ready.post("/scan_encrypted", ATTACHMENT.json.ljust(MIB))).content["clean"] is True
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ TARGET = "/_matrix/client/v1/media/download/"
         ("/a?access_token=x", ("/a", "", "x")),
         ("/a?b=1&access_token=x%2By&c=2", ("/a", "b=1&c=2", "x+y")),
         ("/a?access%5ftoken=x", ("/a", "", "x")),
+        ("/a?b=1;access_token=x;c", ("/a", "b=1&c", "x")),
         ("/a?access_token=x&access_token=y", ("/a", "", "y")),
         ("/a?access_token", ("/a", "", "")),
         ("/a?access_tokens=x", ("/a", "access_tokens=x", None)),
