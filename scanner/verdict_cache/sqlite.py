@@ -120,11 +120,13 @@ class Sqlite:
             self._flushing = asyncio.create_task(self._flush())
 
     async def _flush(self) -> None:
-        while any(self._queued.values()):
-            await asyncio.sleep(_FLUSH_INTERVAL)
-            queued, self._queued = self._queued, _nothing_queued()
-            await self._in_worker(self._file.append, queued)
-        self._flushing = None
+        try:
+            while any(self._queued.values()):
+                await asyncio.sleep(_FLUSH_INTERVAL)
+                queued, self._queued = self._queued, _nothing_queued()
+                await self._in_worker(self._file.append, queued)
+        finally:  # whatever ended it, the next entry starts it anew
+            self._flushing = None
 
     async def _in_worker(self, work: Callable[..., T], *arguments: object) -> T | None:
         """None where the file failed; the first failure in a row is an event."""
