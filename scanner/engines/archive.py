@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _RULES = "1"
 _VERSIONS = frozenset({_RULES})
 _TIMEOUT = 20.0
+_AT_ONCE = 64 * 1024
 
 
 class Archive:
@@ -48,7 +49,9 @@ class Archive:
 
     async def scan(self, sample: Sample) -> Report:
         """CLEAN or UNSCANNABLE; never raises for what is in the sample."""
-        reason = await self._reason(Part(sample.read, 0, sample.size))
+        small = sample.size <= _AT_ONCE  # read once, judged at once
+        part = Part.of(sample.head(sample.size)) if small else Part(sample.read, 0, sample.size)
+        reason = await self._reason(part)
         outcome = Outcome.CLEAN if reason is None else Outcome.UNSCANNABLE
         return Report(self.name, outcome, _RULES, reason)
 
@@ -58,7 +61,8 @@ class Archive:
         for found in search_for_container(part):
             if found:
                 return Reason.AMBIGUOUS
-            await asyncio.sleep(0)
+            if part.size > _AT_ONCE:
+                await asyncio.sleep(0)
         return Reason.AMBIGUOUS if begins_tar_later(part) else None
 
     async def _in_worker(self, part: Part) -> Reason | None:
