@@ -154,8 +154,13 @@ class Pipeline:
             self._publish(StageTimed("queue", time.monotonic() - queued))
             with self._timed("engine"):
                 async with sample.opened():
-                    reports = await asyncio.gather(*(self._ask(engine, sample) for engine in self._engines))
-                    return await self._verdict(tuple(reports), sample)
+                    return await self._verdict(await self._reports(sample), sample)
+
+    async def _reports(self, sample: Sample) -> tuple[Report, ...]:
+        """All engines' at once; one after the other for a small sample, for which tasks cost too much."""
+        if sample.size <= Slots.SMALL:
+            return tuple([await self._ask(engine, sample) for engine in self._engines])
+        return tuple(await asyncio.gather(*(self._ask(engine, sample) for engine in self._engines)))
 
     async def _ask(self, engine: Engine, sample: Sample) -> Report:
         try:

@@ -141,13 +141,14 @@ async def test_content_is_judged_by_every_engine_and_remembered() -> None:
     assert await bench.idle()
 
 
-async def test_engines_are_asked_at_the_same_time() -> None:
+@pytest.mark.parametrize(("size", "running"), [(Slots.SMALL, [1, 0]), (Slots.SMALL + 1, [1, 1])])
+async def test_engines_look_at_a_big_sample_at_the_same_time(size: int, running: list[int]) -> None:
     bench = Bench([StubEngine("one"), StubEngine("two")])
     for engine in bench.engines:
         engine.gate.clear()
-    inspection = asyncio.create_task(bench.inspect(b"data"))
+    inspection = asyncio.create_task(bench.inspect(bytes(size)))
     await settle()
-    assert [engine.running for engine in bench.engines] == [1, 1]
+    assert [engine.running for engine in bench.engines] == running
     for engine in bench.engines:
         engine.gate.set()
     assert (await inspection).outcome is Outcome.CLEAN
