@@ -59,7 +59,7 @@ def tune() -> None:
     """Set the interpreter up for a busy event loop."""
     # What a request makes is freed by counting references; looking for cycles as often costs 3 %.
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(50_000, 20, 100)
     # A thread that inspects an archive in Python gives the loop its turn after this, instead of 5 ms.
     sys.setswitchinterval(_SWITCH_INTERVAL)
 
