@@ -76,14 +76,21 @@ class Share:
         self._readers: set[Reader] = set()
         self._reaper: asyncio.TimerHandle | None = None
 
+    def reserve_at_once(self, size: int) -> Reservation | None:
+        """Take `size` bytes, if nobody has to wait for them."""
+        if self._queues or self.reserved + size > self.capacity:
+            return None
+        self.reserved += size
+        return Reservation(self, size)
+
     async def reserve(self, size: int, caller: Hashable) -> Reservation:
         """Take `size` bytes, at once or in turn.
 
         Raises Unavailable after the share's patience.
         """
-        if not self._queues and self.reserved + size <= self.capacity:
-            self.reserved += size
-            return Reservation(self, size)
+        at_once = self.reserve_at_once(size)
+        if at_once is not None:
+            return at_once
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(caller, deque()).append((size, turn))
         self._serve()

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from scanner.admission import Budget
+from scanner.admission import Budget, Reservation
 from scanner.errors import (
     AccessDenied,
     MediaNotFound,
@@ -165,10 +165,36 @@ class Upstream:
 
     async def _fetch(self, wanted: MediaRequest) -> Body:
         began = time.monotonic()
-        async with self._first_found("GET", wanted) as response:
-            body = await self._read(response, wanted)
+        body = await self._fetched(wanted)
         self._publish(StageTimed("fetch", time.monotonic() - began))
         return body
+
+    async def _fetched(self, wanted: MediaRequest) -> Body:
+        """Room is reserved once, when the length is known.
+
+        A response that would have to wait for room is let go, and asked for again when there is some: up
+        to a megabyte of it may have arrived, which nobody has accounted for.
+        """
+        async with self._first_found("GET", wanted) as response:
+            size = self._size(response)
+            room = self._budget.share_for(size).reserve_at_once(size)
+            if room is not None:
+                return await self._read(response, room)
+        room = await self._turn(size, wanted)
+        try:
+            async with self._first_found("GET", wanted) as response:
+                self._check_room(response, size)
+                return await self._read(response, room)
+        except BaseException:
+            room.close()
+            raise
+
+    async def _turn(self, size: int, wanted: MediaRequest) -> Reservation:
+        self._waiting_for_room.add(wanted)
+        try:
+            return await self._budget.share_for(size).reserve(size, wanted.caller)
+        finally:
+            self._waiting_for_room.discard(wanted)
 
     async def _authorised_by_head(self, wanted: MediaRequest) -> bool:
         try:
@@ -256,27 +282,26 @@ class Upstream:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    async def _read(self, response: aiohttp.ClientResponse, wanted: MediaRequest) -> Body:
-        content_type = _single_content_type(response)
+    def _size(self, response: aiohttp.ClientResponse) -> int:
+        """The length that is declared; else the most that there may be."""
         declared = response.content_length
         if declared is not None and declared > self._media_size:
             raise self._too_large()
-        size = self._media_size if declared is None else declared
-        writer = await self._reserved(size, wanted)
+        return self._media_size if declared is None else declared
+
+    def _check_room(self, response: aiohttp.ClientResponse, size: int) -> None:
+        if self._size(response) > size:
+            raise UpstreamFailed("the homeserver first announced a shorter body")
+
+    async def _read(self, response: aiohttp.ClientResponse, room: Reservation) -> Body:
+        writer = BodyWriter(room)
         try:
+            content_type = _single_content_type(response)
             await self._read_into(writer, response)
             return writer.seal(content_type, response.headers.get("Content-Disposition"))
         except BaseException:
             writer.discard()
             raise
-
-    async def _reserved(self, size: int, wanted: MediaRequest) -> BodyWriter:
-        share = self._budget.share_for(size)
-        self._waiting_for_room.add(wanted)
-        try:
-            return BodyWriter(await share.reserve(size, wanted.caller))
-        finally:
-            self._waiting_for_room.discard(wanted)
 
     async def _read_into(self, writer: BodyWriter, response: aiohttp.ClientResponse) -> None:
         try:

@@ -48,6 +48,20 @@ async def test_what_fits_is_reserved_at_once() -> None:
     assert share.reserved == 0
 
 
+async def test_nobody_overtakes_the_queue_by_asking_for_little() -> None:
+    share = Share(100, wait=5)
+    held = await share.reserve(60, "a")
+    holders = Holders(share)
+    waiting = holders.ask("b", 80)
+    await settle()
+    assert share.reserve_at_once(1) is None
+    held.close()
+    (await waiting).close()
+    small = share.reserve_at_once(1)
+    assert small is not None
+    small.close()
+
+
 async def test_waiting_too_long_is_overload() -> None:
     share = Share(100, wait=0.01)
     room = await share.reserve(100, "a")

@@ -504,6 +504,44 @@ async def test_waiting_for_a_share_does_not_run_the_homeservers_timers(rig: Rig)
     assert await fetched(upstream) == PNG
 
 
+async def full_for(rig: Rig, seconds: float) -> None:
+    """Fill the share for bodies of unknown length, for a while."""
+    full = await rig.budget.downloads.reserve(rig.budget.downloads.capacity, "somebody")
+    asyncio.get_running_loop().call_later(seconds, full.close)
+
+
+async def test_a_response_is_not_held_while_its_body_waits_for_room(rig: Rig) -> None:
+    """A hundred of them would hold tens of megabytes that nobody has accounted for."""
+    upstream = await rig.upstream(saying(CHUNKED_HEAD, chunk(PNG), FOREVER))
+    await full_for(rig, 0.15)
+    fetch = asyncio.create_task(fetched(upstream))
+    await rig.homeserver.until_abandoned()
+    rig.homeserver.script = saying(CHUNKED_HEAD, chunk(PNG), LAST_CHUNK)
+    assert await fetch == PNG
+    assert len(rig.homeserver.heard) == 2
+
+
+async def test_a_body_that_grew_while_it_waited_for_room_is_not_read(rig: Rig) -> None:
+    size = Budget.SMALL + 1
+    upstream = await rig.upstream(saying(media_head(size), FOREVER))
+    await full_for(rig, 0.15)
+    fetch = asyncio.create_task(fetched(upstream))
+    await rig.homeserver.until_abandoned()
+    rig.homeserver.script = saying(media_head(size + 1), bytes(size + 1))
+    assert isinstance(await refused(fetch), UpstreamFailed)
+    assert rig.budget.reserved == 0
+
+
+async def test_who_is_refused_after_the_wait_for_room_is_refused(rig: Rig) -> None:
+    upstream = await rig.upstream(saying(CHUNKED_HEAD, chunk(PNG), FOREVER))
+    await full_for(rig, 0.15)
+    fetch = asyncio.create_task(fetched(upstream))
+    await rig.homeserver.until_abandoned()
+    rig.homeserver.script = refusing("401 Unauthorized", "M_UNKNOWN_TOKEN")
+    assert isinstance(await refused(fetch), AccessDenied)
+    assert rig.budget.reserved == 0
+
+
 # -- redirects -----------------------------------------------------------------------------------
 
 
