@@ -23,6 +23,9 @@ INSIDE = {
     "zst": b"\x28\xb5\x2f\xfd\x24\x44\x21\x02\x00" + b"x" * 68,
     "xar": b"xar!\0\x1c\0\x01" + bytes(99),
     "rar": b"Rar!\x1a\x07\1\0" + bytes(99),
+    "wim": b"MSWIM\0\0\0" + bytes(99),
+    "cab": b"MSCF\0\0\0\0" + bytes(99),
+    "squashfs": b"hsqs" + bytes(8) + (2**17).to_bytes(4, "little") + bytes(12) + b"\4\0" + bytes(99),
 }
 
 
