@@ -8,8 +8,6 @@ nobody else's; a body is read only inside a share of the budget, and never past 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -22,30 +20,19 @@ import aiohttp
 from yarl import URL
 
 from scanner.admission import Budget, Reservation
-from scanner.errors import (
-    AccessDenied,
-    MediaNotFound,
-    MediaTooLarge,
-    NotYetUploaded,
-    Throttled,
-    Unavailable,
-    UpstreamError,
-    UpstreamFailed,
-    UpstreamSilent,
-)
+from scanner.errors import MediaNotFound, MediaTooLarge, Unavailable, UpstreamFailed, UpstreamSilent
 from scanner.events import FlightJoined, Publish, StageTimed, UpstreamAnswered
 from scanner.media import Body, BodyWriter, MediaRef
 from scanner.single_flight import SingleFlight
+from scanner.upstream_answers import content_type, error_code, is_granted, is_unknown_there, problem
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
 _STEP = 128 * 1024
 _OVERSHOOT = 64 * 1024  # kept beyond the limit at most
-_ERROR_BODY = 64 * 1024
 _REACHABLE_FOR = 10.0
 # How long to authorise by GET after a HEAD was refused what a GET then was given.
 _HEAD_DISTRUST = 3600.0
-_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 class Endpoint(StrEnum):
@@ -213,15 +200,15 @@ class Upstream:
         *earlier, last = self._urls(wanted)
         for url in earlier:
             async with self._answer(method, url, wanted) as response:
-                if _is_granted(method, response):
+                if is_granted(method, response):
                     yield response
                     return
-                code = await _error_code(response)
-            if not _is_unknown_there(response.status, code):
-                raise _problem(response, code, wanted)
+                code = await error_code(response)
+            if not is_unknown_there(response.status, code):
+                raise problem(response, code, with_token=bool(wanted.authorization))
         async with self._answer(method, last, wanted) as response:
-            if not _is_granted(method, response):
-                raise _problem(response, await _error_code(response), wanted)
+            if not is_granted(method, response):
+                raise problem(response, await error_code(response), with_token=bool(wanted.authorization))
             yield response
 
     def _urls(self, wanted: MediaRequest) -> list[URL]:
@@ -242,7 +229,7 @@ class Upstream:
         try:
             response = await self._request(method, url, _headers(wanted))
             for _ in range(_MAX_REDIRECTS):
-                if response.status not in _REDIRECTS or _is_granted(method, response):
+                if response.status not in _REDIRECTS or is_granted(method, response):
                     break
                 target = self._redirect_target(response)
                 response.close()
@@ -296,9 +283,9 @@ class Upstream:
     async def _read(self, response: aiohttp.ClientResponse, room: Reservation) -> Body:
         writer = BodyWriter(room)
         try:
-            content_type = _single_content_type(response)
+            declared = content_type(response)
             await self._read_into(writer, response)
-            return writer.seal(content_type, response.headers.get("Content-Disposition"))
+            return writer.seal(declared, response.headers.get("Content-Disposition"))
         except BaseException:
             writer.discard()
             raise
@@ -354,64 +341,6 @@ def _headers(wanted: MediaRequest | None = None) -> dict[str, str]:
     if wanted is not None and wanted.client_ip is not None:
         headers["X-Forwarded-For"] = wanted.client_ip
     return headers
-
-
-def _is_granted(method: str, response: aiohttp.ClientResponse) -> bool:
-    """To a HEAD, the homeserver's own redirect to the bytes says as well that the caller may have them."""
-    return response.status == 200 or (method == "HEAD" and response.status in (307, 308))
-
-
-def _is_unknown_there(status: int, code: str) -> bool:
-    """Whether another endpoint may have the media: this one does not, or does not exist."""
-    return status == 404 or (status == 400 and code == "M_UNRECOGNIZED")
-
-
-def _single_content_type(response: aiohttp.ClientResponse) -> str:
-    content_types = response.headers.getall("Content-Type", [])
-    if len(content_types) > 1:
-        raise UpstreamFailed("the homeserver sent two Content-Types")
-    encodings = response.headers.getall("Content-Encoding", [])
-    if any(encoding.strip().lower() != "identity" for encoding in encodings):
-        raise UpstreamFailed("the homeserver sent an encoded body")
-    return content_types[0] if content_types else "application/octet-stream"
-
-
-def _problem(response: aiohttp.ClientResponse, code: str, wanted: MediaRequest) -> UpstreamError:
-    """What stands between the caller and the media, by status and errcode (facts/wire.md, the table)."""
-    status = response.status
-    if status == 401:
-        unnamed = "M_UNKNOWN_TOKEN" if wanted.authorization else "M_MISSING_TOKEN"
-        named = code if code in ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN") else unnamed
-        return AccessDenied("the homeserver refuses the access token", named)
-    if status in (400, 403, 404):
-        return MediaNotFound("the homeserver has no such media for you")
-    if status == 413:
-        return MediaTooLarge("the homeserver finds the media too large")
-    if status == 429:
-        return Throttled("the homeserver asks you to slow down", _retry_after(response))
-    if status == 504 and code == "M_NOT_YET_UPLOADED":
-        return NotYetUploaded("the media has not been uploaded yet")
-    return UpstreamFailed("the homeserver failed to hand out the media")
-
-
-async def _error_code(response: aiohttp.ClientResponse) -> str:
-    """The errcode in a refusal; none in the answer to a HEAD."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(5):
-            async for piece in response.content.iter_any():
-                body += piece
-                if len(body) > _ERROR_BODY:
-                    return ""
-        code = json.loads(body)["errcode"]
-    except (ValueError, KeyError, TypeError, RecursionError, aiohttp.ClientError, TimeoutError):
-        return ""
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> int | None:
-    value = response.headers.get("Retry-After", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 9 else None
 
 
 @contextmanager

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.fake_homeserver import FakeHomeserver, until
 from tests.real_clamd import Clamd
+from tests.upstream_rig import Rig
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,11 @@ def _running() -> Iterator[Clamd]:
             yield clamd
         finally:
             clamd.stop()
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with FakeHomeserver() as homeserver, AsyncExitStack() as stack:
+        rig = Rig(homeserver, stack)
+        yield rig
+        await until(lambda: rig.budget.reserved == 0)

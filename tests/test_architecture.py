@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "engines": LEVEL_0_AND_1 | {"clamd", "containers"},
     "verdict_cache": LEVEL_0_AND_1,
     "event_sinks": LEVEL_0_AND_1,
-    "upstream": LEVEL_0_AND_1,
+    "upstream": LEVEL_0_AND_1 | {"upstream_answers"},
+    "upstream_answers": {"errors"},
     "metrics": LEVEL_0_AND_1,
     "canary": LEVEL_0_AND_1,
     "readiness": LEVEL_0_AND_1,
@@ -56,7 +57,7 @@ KNOWS_EVERYTHING = {"app"}
 INTERCHANGEABLE = {"engines", "verdict_cache", "event_sinks"}
 # Each library has its doors; behind them nobody knows it.
 LIBRARIES = {
-    "aiohttp": {"upstream", "web"},
+    "aiohttp": {"upstream", "upstream_answers", "web"},
     "cryptography": {"crypto"},
     "magic": {"engines"},
     "prometheus_client": {"metrics"},
