@@ -39,6 +39,14 @@ def clamds_of(database: Path) -> list[int]:
     return [pid for pid in _processes() if _name(pid) == "clamd" and _sees(pid, database)]
 
 
+def descendants_of(pid: int) -> set[int]:
+    """The process IDs of its children, their children and so on, but for those that are just ending."""
+    children: list[int] = []
+    with suppress(OSError):
+        children = _children(pid)
+    return {*children, *(each for child in children for each in descendants_of(child))}
+
+
 def memory_of(pid: int) -> int:
     """Bytes of a process: its own, and those of its memory files, mapped or not."""
     files = {}
@@ -63,12 +71,15 @@ def files_with(mark: bytes, since: float) -> list[Path]:
 
 
 def _written_since(since: float) -> Iterator[Path]:
-    for top in _WRITABLE:
-        for directory, _, names in os.walk(top):
-            for path in (Path(directory, name) for name in names):
-                with suppress(OSError):
-                    if path.is_file() and path.stat().st_mtime >= since:
-                        yield path
+    """Fast, for what is looked for may be there for a moment only; and however deep a tree is."""
+    folders = [str(top) for top in _WRITABLE]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False) and entry.stat().st_mtime >= since:
+                    yield Path(entry.path)
 
 
 def _holds(path: Path, mark: bytes) -> bool:
