@@ -17,10 +17,14 @@ unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONST
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run check test test-long lint types lock clean debian-run debian-test
+.PHONY: help demo run check test test-long bench bench-docs lint types lock clean debian-run debian-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: debian-run $(VENV)/.dev ## see it work: a real Synapse, two users, EICAR; with ONCE=1 only the table
+	@$(BIN)/python -m tests.demo $(if $(ONCE),--once) $(if $(SIGNATURES),--signatures '$(SIGNATURES)') \
+		$(if $(PICTURE),--picture '$(PICTURE)')
 
 run: debian-run $(VENV)/.run ## install what is missing, then scan in front of HOMESERVER (default http://127.0.0.1:8008)
 	@deploy/run.sh
@@ -34,10 +38,18 @@ test: debian-test lint types ## what CI runs: lint, types and every test but the
 test-long: debian-test $(VENV)/.dev ## the tests that take longer than `make test` may
 	$(PYTEST) -m long
 
+bench: debian-test $(VENV)/.dev ## compare with matrix-content-scanner and bare clamd, 5 minutes; BARS=1 judges
+	@$(BIN)/python -m tests.bench run $(if $(BARS),--bars) $(if $(BUDGET),--budget $(BUDGET)) $(BENCH_ARGS)
+
+bench-docs: $(VENV)/.dev ## put what `make bench` kept into docs/: table, plots, JSON
+	@$(BIN)/python -m tests.bench publish
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/shellcheck .ci/run deploy/*.sh tests/benchmarks/*.sh
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/shellcheck .ci/run deploy/*.sh tests/bench/*.sh
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -46,9 +58,10 @@ lock: debian-run $(VENV)/.dev ## pin the dependencies of pyproject.toml again; n
 	echo 'setuptools>=77' | $(LOCK) --no-annotate -o requirements-build.txt -
 	$(LOCK) -o requirements.txt pyproject.toml
 	$(LOCK) -c requirements-build.txt -c requirements.txt --extra dev -o requirements-dev.txt pyproject.toml
+	$(LOCK) --no-annotate -c requirements.txt -o tests/bench/reference/requirements.txt tests/bench/reference/requirements.in
 
 clean: ## remove the virtual environment and everything generated
-	rm -rf $(VENV) *.egg-info build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .bench *.egg-info build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 debian-run:
@@ -68,5 +81,6 @@ $(VENV)/.run: requirements-build.txt requirements.txt pyproject.toml | $(BIN)/pi
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo 'Installing what the demo and the tests need (Synapse, matrix-nio, ...): once, some minutes.'
 	$(PINNED) -r requirements-dev.txt
 	@touch $@

@@ -22,6 +22,7 @@ library_or() { ldconfig -p | grep -q "$1" || echo "$2"; }
 
 missing_to_run() {
     command_or clamd clamav-daemon
+    command_or freshclam clamav-freshclam
     library_or libmagic.so.1 libmagic1
     "$PYTHON" -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
@@ -29,10 +30,12 @@ missing_to_run() {
 missing_to_test() {
     command_or node nodejs
     command_or npm npm
+    command_or curl curl
     command_or zip zip
     command_or unzip unzip
     command_or 7z p7zip-full
     command_or bsdtar libarchive-tools
+    command_or clamdscan clamdscan
     library_or libarchive.so.13 libarchive13
 }
 

@@ -14,9 +14,9 @@ say() { echo "run: $*" >&2; }
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
-# As scanner/clamd/home.py sees it: files that name what is bad.
+# As scanner/clamd/home.py sees it: files that name what is bad, the system's or those that our freshclam brought.
 has_signatures() {
-    for file in "$database"/*; do
+    for file in "$database"/* "$database/$user/database"/*; do
         case "${file##*/}" in
             bytecode.*) ;;
             *.c[vlu]d | *.db | *.[chlmn]db | *.[hm]sb | *.yar | *.yara) return 0 ;;

@@ -7,10 +7,10 @@ drain first, the log closes last.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,35 +20,41 @@ from urllib.parse import urlsplit
 
 from scanner.admission import Budget, Slots
 from scanner.canary import Canary
-from scanner.clamd.backend import Clamd, ClamdBackend
-from scanner.clamd.home import CLAMD_SETTINGS
+from scanner.clamd.backend import Clamd
+from scanner.clamd.freshclam import Freshclam, databases
+from scanner.clamd.home import DATABASE, EMBEDDED, OWN_DATABASE
+from scanner.clamd.neighbour import embedded_beside
 from scanner.clamd.protocol import ClamdAddress
+from scanner.clamd.sources import Sources
 from scanner.clamd.supervisor import EmbeddedClamd
 from scanner.config import Config
 from scanner.crypto.pk import ServerKeys
 from scanner.engines.archive import Archive
 from scanner.engines.clamav import ClamAV
 from scanner.engines.mime import Mime
+from scanner.epoch import Epoch
 from scanner.errors import ConfigError
 from scanner.event_sinks.log import Log
-from scanner.events import BackendChanged, Bus, Event, LibraryWarned, Publish
-from scanner.key_files import REQUEST_SECRET, read_or_generate_secret, read_secret
-from scanner.metrics import Metrics, Read
+from scanner.events import BackendChanged, Bus, Event, Publish
+from scanner.gauges import add_configuration_gauges, add_gauges
+from scanner.key_files import INDEX_SECRET, REQUEST_SECRET, read_or_generate_secret, server_keys
+from scanner.library_log import library_log
+from scanner.metrics import Metrics
 from scanner.pipeline import Pipeline
 from scanner.ports import VerdictCache
 from scanner.readiness import Readiness
+from scanner.reload import Preparation, Reloader
+from scanner.tls import trusting
 from scanner.upstream import Timers, Upstream
+from scanner.upstream_transport import Transport
 from scanner.verdict import IndexSecret, Policy
 from scanner.verdict_cache.memory import Memory
 from scanner.verdict_cache.sqlite import Sqlite
-from scanner.web.content_scanner import ContentScanner
+from scanner.web.content_scanner import ContentScanner, Terms
 from scanner.web.operations import Operations
 from scanner.web.routes import ROUTES, Route, operations_routes, scanner_routes
 from scanner.web.server import Site
 
-_EMBEDDED = "embedded"
-# Clients of a local clamd see its database here, where Debian has it.
-_LOCAL_DATABASE = Path("/var/lib/clamav")
 _READER_TIMEOUT = 60.0  # seconds without progress after which a client is cut
 # Seconds for requests under way, of the 25 s that a shutdown may take: clamd gets 3 s to end after them.
 _DRAIN = {"listen": 20.0, "ops_listen": 1.0}
@@ -58,7 +64,7 @@ _DRAIN = {"listen": 20.0, "ops_listen": 1.0}
 class Service:
     """A service that runs, as `cli/serve` needs it."""
 
-    config: Config
+    reloader: Reloader
     clamav: ClamAV
     cache: VerdictCache
     budget: Budget
@@ -66,25 +72,92 @@ class Service:
     readiness: Readiness
     site: Site
 
+    @property
+    def config(self) -> Config:
+        """What is in force."""
+        return self.reloader.config
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What gives verdicts: the pipeline and what stands behind it, inside `judging`."""
+
+    pipeline: Pipeline
+    clamav: ClamAV
+    mime: Mime
+    canary: Canary
+    budget: Budget
+    slots: Slots
+
 
 @asynccontextmanager
 async def running(config: Config, version: str) -> AsyncIterator[Service]:
     """The service, accepting requests inside the block. Raises ConfigError before it accepts any."""
     async with AsyncExitStack() as stack:
-        keys, index = _server_keys(config), _index_secret(config)
+        keys, index, transport = _server_keys(config), _index_secret(config), _transport(config)
         backends = [(ClamAV.name, address) for address in config.clamav.addresses]
         metrics = Metrics(version, ROUTES, backends, config.verdict_cache.url)
         log = await stack.enter_async_context(Log(config.log.level, version=version))
         bus = Bus((metrics, log))
         publish = bus.publish
-        stack.enter_context(_library_logs(publish))
+        stack.enter_context(library_log(publish))
 
         embedded = await _embedded_clamd(config, stack, publish)
-        clamav = await stack.enter_async_context(_clamav(config, embedded, publish))
-        mime = await stack.enter_async_context(_mime(config))
+        freshclam = await _freshclam(config, stack, embedded, publish)
         cache = await _verdict_cache(config, stack, publish)
-        budget = Budget(config.limits.memory, config.limits.queue_wait)
-        upstream = await stack.enter_async_context(_upstream(config, budget, publish))
+        own = None if embedded is None else embedded.clamd
+        epoch = Epoch(config.state_dir)
+        await _in_background(stack, epoch.follow())
+        judge = await stack.enter_async_context(
+            judging(config, bus, embedded=own, cache=cache, index=index, epoch=lambda: epoch.current)
+        )
+        upstream = await stack.enter_async_context(_upstream(config, transport, judge.budget, publish))
+        readiness = _readiness(config, judge, upstream, freshclam)
+        terms = Terms(_policy(config), keys, judge.pipeline)
+        api = ContentScanner(upstream=upstream, terms=terms, publish=publish)
+        operations = Operations(
+            readiness.reasons, metrics.render, lambda: api.terms.policy.mode, readiness.warnings
+        )
+        own_site = await _listen(config, stack, publish, "ops_listen", operations_routes(operations))
+        site = await _listen(config, stack, publish, "listen", scanner_routes(api, operations))
+        prepare = partial(_prepare, judge=judge, api=api, log=log, sites=(own_site, site))
+        reloader = Reloader(config, prepare=prepare, publish=publish)
+        service = Service(reloader, judge.clamav, cache, judge.budget, judge.slots, readiness, site)
+        add_gauges(
+            metrics,
+            clamds=judge.clamav.backends,
+            cache=cache,
+            budget=judge.budget,
+            slots=judge.slots,
+            requests=lambda: site.in_flight,
+            log_lines_dropped=lambda: log.dropped,
+            last_update=lambda: freshclam.last_success if freshclam is not None else None,
+        )
+        add_configuration_gauges(
+            metrics,
+            mode=lambda: api.terms.policy.mode,
+            last_reload=lambda: (reloader.successful, reloader.succeeded_at),
+        )
+        yield service
+
+
+@asynccontextmanager
+async def judging(
+    config: Config,
+    bus: Bus,
+    *,
+    embedded: Clamd | None,
+    cache: VerdictCache,
+    index: IndexSecret,
+    epoch: Callable[[], int] = lambda: 0,
+) -> AsyncIterator[Judge]:
+    """Engines, slots, budget and pipeline: the same for whoever brings samples.
+
+    `embedded` is the clamd that the address `embedded` stands for; `epoch` as in ClamAV.
+    """
+    async with AsyncExitStack() as stack:
+        clamav = await stack.enter_async_context(_clamav(config, embedded, bus.publish, epoch))
+        mime = await stack.enter_async_context(Mime(config.policy.allowed_types, config.policy.blocked_types))
         slots = Slots((os.cpu_count() or 1) * len(clamav.backends), config.limits.queue_wait)
         pipeline = Pipeline(
             engines=(clamav, Archive(), mime),
@@ -92,79 +165,97 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
             slots=slots,
             index=index,
             identify=mime.identify,
-            publish=publish,
+            publish=bus.publish,
             clean_ttl=config.verdict_cache.clean_ttl,
         )
-
-        canary = Canary(clamav.backends, publish)
+        canary = Canary(clamav.backends, bus.publish)
         bus.add(partial(_wake, canary))
         await _in_background(stack, canary.run())
-        readiness = _readiness(config, clamav, canary, upstream)
-        api = ContentScanner(
-            upstream=upstream, pipeline=pipeline, policy=_policy(config), keys=keys, publish=publish
+        budget = Budget(config.limits.memory, config.limits.queue_wait)
+        yield Judge(pipeline, clamav, mime, canary, budget, slots)
+
+
+@asynccontextmanager
+async def judging_files(config: Config, bus: Bus, note: Callable[[str], None]) -> AsyncIterator[Judge]:
+    """As `judging`, for a command beside the service: reads no secret, leaves nothing behind.
+
+    For `embedded` it takes the clamd of the service that runs here, else starts one; `note` is told which.
+    """
+    async with AsyncExitStack() as stack:
+        embedded = await clamd_beside(config, stack, bus.publish, note)
+        index = IndexSecret(secrets.token_bytes(32))
+        yield await stack.enter_async_context(
+            judging(config, bus, embedded=embedded, cache=Memory(), index=index)
         )
-        operations = Operations(readiness.reasons, metrics.render)
-        await _listen(config, stack, publish, "ops_listen", operations_routes(operations))
-        site = await _listen(config, stack, publish, "listen", scanner_routes(api, operations))
-        service = Service(config, clamav, cache, budget, slots, readiness, site)
-        _add_gauges(metrics, service, log)
-        yield service
 
 
 def _server_keys(config: Config) -> ServerKeys:
-    current = read_or_generate_secret(
-        config.crypto.secret_file, config.state_dir / REQUEST_SECRET, "crypto.secret_file"
-    )
-    retired = [
-        read_secret(path, "crypto.retired_secret_files") for path in config.crypto.retired_secret_files
-    ]
-    return ServerKeys(current, retired)
+    crypto = config.crypto
+    return server_keys(crypto.secret_file, config.state_dir / REQUEST_SECRET, crypto.retired_secret_files)
 
 
 def _index_secret(config: Config) -> IndexSecret:
     return IndexSecret(
         read_or_generate_secret(
-            config.crypto.index_secret_file, config.state_dir / "index-secret", "crypto.index_secret_file"
+            config.crypto.index_secret_file, config.state_dir / INDEX_SECRET, "crypto.index_secret_file"
         )
     )
 
 
 async def _embedded_clamd(config: Config, stack: AsyncExitStack, publish: Publish) -> EmbeddedClamd | None:
-    if _EMBEDDED not in config.clamav.addresses:
+    if EMBEDDED not in config.clamav.addresses:
         return None
-    return await stack.enter_async_context(EmbeddedClamd(publish))
+    return await stack.enter_async_context(EmbeddedClamd(publish, databases=_databases(config)))
 
 
-def _clamav(config: Config, embedded: EmbeddedClamd | None, publish: Publish) -> ClamAV:
+def _databases(config: Config) -> Sequence[Path]:
+    return databases(always=config.clamav.freshclam == "on")
+
+
+async def _freshclam(
+    config: Config, stack: AsyncExitStack, embedded: EmbeddedClamd | None, publish: Publish
+) -> Freshclam | None:
+    wanted = config.clamav.freshclam
+    if embedded is None or wanted == "off":
+        return None
+    sources = Sources(config.clamav.mirrors, config.clamav.mirror_proxy)
+    own = OWN_DATABASE if embedded.lasting else None
+    freshclam = Freshclam(publish, sources, home=embedded.home, own=own, always=wanted == "on")
+    return await stack.enter_async_context(freshclam)
+
+
+def _clamav(config: Config, embedded: Clamd | None, publish: Publish, epoch: Callable[[], int]) -> ClamAV:
     return ClamAV(
         [_clamd(address, embedded) for address in config.clamav.addresses],
         publish=publish,
         scan_timeout=config.clamav.scan_timeout,
         signature_poll=config.clamav.signature_poll,
         accept_test_signatures=config.clamav.accept_test_signatures,
+        epoch=epoch,
     )
 
 
-def _clamd(address: str, embedded: EmbeddedClamd | None) -> Clamd:
-    if address == _EMBEDDED and embedded is not None:
-        return Clamd(
-            ClamdAddress.parse(f"unix:{embedded.socket}"),
-            name=_EMBEDDED,
-            settings=CLAMD_SETTINGS,
-            database=lambda: embedded.database,
-            reload_seen=embedded.last_reload,
-            test_signatures=lambda: embedded.test_signatures,
-        )
+def _clamd(address: str, embedded: Clamd | None) -> Clamd:
+    if address == EMBEDDED and embedded is not None:
+        return embedded
     parsed = ClamdAddress.parse(address)
-    visible = _LOCAL_DATABASE if parsed.local and _LOCAL_DATABASE.is_dir() else None
+    visible = DATABASE if parsed.local and DATABASE.is_dir() else None
     return Clamd(parsed, database=lambda: visible)
 
 
-def _mime(config: Config) -> Mime:
-    allowed, blocked = config.policy.allowed_types, config.policy.blocked_types
-    return Mime(
-        None if allowed is None else frozenset(allowed), None if blocked is None else frozenset(blocked)
-    )
+async def clamd_beside(
+    config: Config, stack: AsyncExitStack, publish: Publish, note: Callable[[str], None]
+) -> Clamd | None:
+    """What `embedded` is for a command beside the service, on whose `stack` one may be started for the time.
+
+    None where the configuration does not name it; `note` is told where the clamd is from.
+    """
+    if EMBEDDED not in config.clamav.addresses:
+        return None
+    users = []  # whoever owns `state_dir` is the service's user
+    with suppress(OSError):
+        users.append(config.state_dir.stat().st_uid)
+    return await stack.enter_async_context(embedded_beside(users, _databases(config), publish, note))
 
 
 async def _verdict_cache(config: Config, stack: AsyncExitStack, publish: Publish) -> VerdictCache:
@@ -174,7 +265,18 @@ async def _verdict_cache(config: Config, stack: AsyncExitStack, publish: Publish
     return await stack.enter_async_context(Sqlite(config.state_dir / "verdicts.sqlite", publish, memory))
 
 
-def _upstream(config: Config, budget: Budget, publish: Publish) -> Upstream:
+def _transport(config: Config) -> Transport:
+    homeserver = config.homeserver
+    headers = homeserver.additional_headers.items()
+    return Transport(
+        proxy=homeserver.proxy,
+        tls=trusting(homeserver.ca_file, "homeserver.ca_file") if homeserver.ca_file else None,
+        additional_headers={name: value.get_secret_value() for name, value in headers},
+        headers_to_forward=homeserver.headers_to_forward,
+    )
+
+
+def _upstream(config: Config, transport: Transport, budget: Budget, publish: Publish) -> Upstream:
     homeserver = config.homeserver
     return Upstream(
         homeserver.url,
@@ -183,6 +285,7 @@ def _upstream(config: Config, budget: Budget, publish: Publish) -> Upstream:
         timers=Timers(homeserver.first_byte_timeout, homeserver.idle_timeout, homeserver.total_timeout),
         redirect_hosts=frozenset(homeserver.redirect_hosts),
         publish=publish,
+        transport=transport,
     )
 
 
@@ -192,43 +295,43 @@ def _policy(config: Config) -> Policy:
         deliver_encrypted_archives=policy.encrypted_archives == "deliver",
         deliver_encrypted_documents=policy.encrypted_documents == "deliver",
         deliver_unscannable=policy.unscannable == "deliver",
+        observe=policy.mode == "observe",
     )
 
 
-def _readiness(config: Config, clamav: ClamAV, canary: Canary, upstream: Upstream) -> Readiness:
+def _readiness(config: Config, judge: Judge, upstream: Upstream, freshclam: Freshclam | None) -> Readiness:
     return Readiness(
-        backends=clamav.backends,
-        canary_healthy=lambda: canary.healthy,
+        backends=judge.clamav.backends,
+        canary_healthy=lambda: judge.canary.healthy,
         homeserver_reachable=upstream.reachable,
         max_signature_age=config.clamav.max_signature_age,
         accept_test_signatures=config.clamav.accept_test_signatures,
+        update_problem=lambda: freshclam.problem if freshclam is not None else "",
     )
+
+
+def _prepare(
+    config: Config, *, judge: Judge, api: ContentScanner, log: Log, sites: Sequence[Site]
+) -> Preparation:
+    """Everything of `reload.RELOADABLE`; reads the secret files, and nothing else takes any time."""
+    keys = _server_keys(config)
+    lists = config.policy.allowed_types, config.policy.blocked_types
+    pipeline = judge.pipeline.replacing(judge.mime.with_lists(*lists))
+    terms = Terms(_policy(config), keys, pipeline)
+
+    def put_in_force() -> None:
+        api.terms = terms
+        log.set_level(config.log.level)
+        for site in sites:
+            site.trusted_proxies = config.server.trusted_proxies
+            site.language = config.policy.language
+
+    return Preparation(put_in_force, keys.public_key != api.terms.keys.public_key)
 
 
 def _wake(canary: Canary, event: Event) -> None:
     if isinstance(event, BackendChanged) and event.state in ("up", "version"):
         canary.wake()
-
-
-class _LibraryLog(logging.Handler):
-    """What libraries log becomes an event, without the arguments: a token could be among them."""
-
-    def __init__(self, publish: Publish) -> None:
-        super().__init__(logging.WARNING)
-        self._publish = publish
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._publish(LibraryWarned(record.name, str(record.msg).partition("\n")[0]))
-
-
-@contextmanager
-def _library_logs(publish: Publish) -> Iterator[None]:
-    handler = _LibraryLog(publish)
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
 
 
 async def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
@@ -249,6 +352,7 @@ async def _listen(
         request_timeout=config.server.request_timeout,
         reader_timeout=_READER_TIMEOUT,
         trusted_proxies=config.server.trusted_proxies,
+        language=config.policy.language,
     )
     stack.push_async_callback(site.drain, _DRAIN[key])
     try:
@@ -257,46 +361,3 @@ async def _listen(
         problem = error.strerror if isinstance(error, gaierror) else os.strerror(error.errno or 0)
         raise ConfigError(f"server.{key}: cannot listen on {address}: {problem}") from None
     return site
-
-
-def _add_gauges(metrics: Metrics, service: Service, log: Log) -> None:
-    budget, slots, clamds, cache = service.budget, service.slots, service.clamav.backends, service.cache
-
-    def each(read: Callable[[ClamdBackend], float | None]) -> Read:
-        """One number for each clamd that has one."""
-        return lambda: [
-            ((ClamAV.name, clamd.name), value) for clamd in clamds if (value := read(clamd)) is not None
-        ]
-
-    by_backend = ("engine", "backend")
-    metrics.gauge(
-        "engine_up", "Whether it answers.", each(lambda clamd: clamd.up and clamd.trusted), by_backend
-    )
-    metrics.gauge(
-        "engine_info",
-        "Which clamd it is, with which signatures.",
-        lambda: [((ClamAV.name, clamd.name, clamd.version.text), 1.0) for clamd in clamds if clamd.version],
-        (*by_backend, "version"),
-    )
-    metrics.gauge("engine_in_flight", "Scans it has.", each(lambda clamd: clamd.in_flight), by_backend)
-    metrics.gauge(
-        "engine_signature_version",
-        "Number of its daily signatures.",
-        each(lambda clamd: clamd.version.signature_version if clamd.version else None),
-        by_backend,
-    )
-    metrics.gauge(
-        "engine_signature_timestamp_seconds",
-        "When its signatures were made.",
-        each(lambda clamd: clamd.version.signature_timestamp if clamd.version else None),
-        by_backend,
-    )
-    metrics.gauge("engine_queue_length", "Samples that wait for a slot.", lambda: [((), slots.waiting)])
-    metrics.gauge("scans_in_flight", "Samples that hold a slot.", lambda: [((), slots.in_flight)])
-    metrics.gauge("http_requests_in_flight", "Being answered.", lambda: [((), service.site.in_flight)])
-    metrics.gauge(
-        "verdict_cache_entries", "Remembered.", lambda: [((cache.name,), cache.entries())], ("tier",)
-    )
-    metrics.gauge("log_lines_dropped", "Log lines that nobody took.", lambda: [((), log.dropped)])
-    metrics.gauge("buffer_bytes", "Reserved.", lambda: [(("memfd",), budget.reserved)], ("kind",))
-    metrics.gauge("buffer_limit_bytes", "At most.", lambda: [(("memfd",), budget.capacity)], ("kind",))

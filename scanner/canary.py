@@ -19,7 +19,7 @@ from scanner.ports import Backend
 from scanner.verdict import Outcome
 
 # In two pieces, so that no file of ours is itself a detection.
-_EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!$H+H*"
+EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!$H+H*"
 
 
 class Canary:
@@ -97,23 +97,24 @@ class _Watch:
     async def _answers_rightly(self) -> bool | None:
         """None where there is no answer: an exception, or a backend that says FAILED."""
         try:
-            outcomes = await self._outcome(_EICAR), await self._outcome(_clean_file())
+            outcomes = await self._outcome(EICAR), await self._outcome(clean_file())
         except Exception:  # noqa: BLE001 - as the pipeline's engine guard: a broken backend must not end the watch
             return None
         return None if Outcome.FAILED in outcomes else outcomes == (Outcome.INFECTED, Outcome.CLEAN)
 
     async def _outcome(self, content: bytes) -> Outcome:
-        async with _sample(content) as sample:
-            return (await self._backend.scan(sample)).outcome
+        async with sample(content) as opened:
+            return (await self._backend.scan(opened)).outcome
 
 
-def _clean_file() -> bytes:
+def clean_file() -> bytes:
     """A new one each time: a scanner may remember what it found clean."""
     return b"nothing is wrong with this file " + secrets.token_hex(16).encode()
 
 
 @asynccontextmanager
-async def _sample(content: bytes) -> AsyncIterator[Sample]:
+async def sample(content: bytes) -> AsyncIterator[Sample]:
+    """These bytes, opened, inside the block."""
     writer = BodyWriter()
     writer.write(content)
     body = writer.seal()

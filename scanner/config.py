@@ -7,38 +7,31 @@ it stands, the key and what is wrong. A field's description is its line in docs/
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Hashable, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from scanner.config_values import (
+    ClamdAddress,
+    Duration,
+    HeaderName,
+    Headers,
+    HttpUrl,
+    Listen,
+    MimeType,
+    Mirror,
+    Network,
+    RedirectHost,
+    Size,
 )
-
 from scanner.errors import ConfigError
+from scanner.strict_yaml import read_mapping, read_value
 
 PREFIX = "MEDIA_SCANNER__"
-
-_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]*)")
 _MIB = 2**20
-_MAX_PORT = 65535
-
-_YAML_NULL = "tag:yaml.org,2002:null"
-_YAML_KINDS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 # In an operator's words, by pydantic's names.
 _PROBLEMS = {
@@ -47,67 +40,22 @@ _PROBLEMS = {
     "string_type": "must be text",
     "path_type": "must be a path",
     "tuple_type": "must be a list",
+    "dict_type": "must be a section of keys",
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "greater_than": "must be greater than 0",
     "too_short": "must not be empty",
 }
 
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
-_PORT = r":(?P<port>[0-9]{1,5})"
-
-
-def _quantity(value: object, units: Mapping[str, float], example: str) -> float:
-    match = _QUANTITY.fullmatch(str(value).strip())
-    if match is None or match[2].lower() not in units:
-        raise ValueError(f"must be a number with a unit, like {example}")
-    return float(match[1]) * units[match[2].lower()]
-
-
-def _size(value: object) -> int:
-    return int(_quantity(value, _SIZE_UNITS, "20MiB"))
-
-
-def _duration(value: object) -> float:
-    return _quantity(value, _TIME_UNITS, "2.5s, 10m or 7d")
-
-
-def _network(value: object) -> IPv4Network | IPv6Network:
-    try:
-        return ip_network(str(value))
-    except ValueError:
-        raise ValueError("must be a network like 10.0.0.0/8, with no bits set beyond its length") from None
-
-
-def _of_form(pattern: str, example: str) -> AfterValidator:
-    form = re.compile(pattern)
-
-    def check(value: str) -> str:
-        match = form.fullmatch(value)
-        if match is None or int(match.groupdict().get("port") or 0) > _MAX_PORT:
-            raise ValueError(f"must be {example}")
-        return value
-
-    return AfterValidator(check)
-
-
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
-Listen = Annotated[str, _of_form(_HOST + _PORT, "host:port, like 127.0.0.1:8080")]
-RedirectHost = Annotated[str, _of_form(f"{_HOST}(?:{_PORT})?", "host or host:port")]
-HttpUrl = Annotated[
-    str,
-    _of_form(rf"https?://{_HOST}(?:{_PORT})?/?", "a URL without a path, like http://127.0.0.1:8008"),
-    AfterValidator(lambda url: url.rstrip("/")),
-]
-ClamdAddress = Annotated[
-    str, _of_form(f"embedded|unix:/.+|tcp:{_HOST}{_PORT}", "embedded, unix:/path or tcp:host:port")
-]
-MimeType = Annotated[
-    str, _of_form(r"[a-z0-9.+-]+/(?:\*|[A-Za-z0-9.+_-]+)", "a type like image/png or image/*")
-]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network), PlainSerializer(str)]
 Handling = Literal["deliver", "withhold"]
+
+
+class Origin(StrEnum):
+    """Where the value of a setting comes from."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    ENVIRONMENT = "environment"
 
 
 class _Section(BaseModel):
@@ -131,6 +79,10 @@ class Homeserver(_Section):
     """The one media repository that is ever asked."""
 
     url: HttpUrl = Field("http://127.0.0.1:8008", description="Base URL of the homeserver, without a path.")
+    ca_file: Path | None = Field(
+        None, description="Certificates (PEM) to trust for an https homeserver. Null: the system's."
+    )
+    proxy: HttpUrl | None = Field(None, description="HTTP proxy on the way to it.")
     first_byte_timeout: Duration = Field(
         25.0, description="Until the head of its answer is complete. Synapse waits 20 s for pending media."
     )
@@ -138,6 +90,12 @@ class Homeserver(_Section):
     total_timeout: Duration = Field(25.0, description="For a whole body.")
     redirect_hosts: tuple[RedirectHost, ...] = Field(
         (), description="host[:port] that it may redirect to (a CDN). The token never goes there."
+    )
+    additional_headers: Headers = Field(
+        {}, description="Headers that every request to it carries, such as a User-Agent."
+    )
+    headers_to_forward: tuple[HeaderName, ...] = Field(
+        (), description="Headers of the client's request that go to it as they are."
     )
 
 
@@ -190,15 +148,35 @@ class ClamAV(_Section):
     max_signature_age: Duration | None = Field(
         7 * 86400.0, description="Older signatures make us not ready. Null: any set will do."
     )
+    freshclam: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Keep the embedded clamd's signatures fresh. `auto`: unless another freshclam does.",
+    )
+    mirrors: tuple[Mirror, ...] = Field(
+        (),
+        description="Mirrors of ClamAV's signatures, and URLs of database files. None: database.clamav.net.",
+    )
+    mirror_proxy: HttpUrl | None = Field(None, description="HTTP proxy on the way to the mirrors.")
     accept_test_signatures: bool = Field(
         False,  # noqa: FBT003 - pydantic takes the default by position
         description="Scan with the embedded test set, which knows EICAR and little else. For trying only.",
     )
 
+    @field_validator("freshclam")
+    @classmethod
+    def _has_a_clamd_of_ours(cls, freshclam: str, others: ValidationInfo) -> str:
+        if freshclam == "on" and "embedded" not in others.data.get("addresses", ("embedded",)):
+            raise ValueError("must not be on without embedded among clamav.addresses")
+        return freshclam
+
 
 class Policy(_Section):
     """Which media are handed over."""
 
+    mode: Literal["enforce", "observe"] = Field(
+        "enforce", description="`observe` hands over everything and tells what it would have withheld."
+    )
+    language: Literal["en", "fr"] = Field("en", description="Of the texts that users see.")
     allowed_types: tuple[MimeType, ...] | None = Field(
         None, description="If set, only these types, judged by content. `image/*` stands for all images."
     )
@@ -241,58 +219,53 @@ class Config(_Section):
     @classmethod
     def load(cls, path: Path | None, environ: Mapping[str, str] = os.environ) -> Self:
         """The file (none: defaults) under the environment; raises ConfigError."""
-        tree = _read(path) if path is not None else {}
-        origin = _overlay(tree, environ)
+        return cls.load_with_origins(path, environ)[0]
+
+    @classmethod
+    def load_with_origins(
+        cls, path: Path | None, environ: Mapping[str, str] = os.environ
+    ) -> tuple[Self, dict[str, Origin]]:
+        """As `load`, and where each setting comes from, by its dotted name."""
+        tree = _sections(path) if path is not None else {}
+        variables = _overlay(tree, environ)
         try:
-            return cls.model_validate(tree)
+            config = cls.model_validate(tree)
         except ValidationError as error:
-            raise ConfigError(_first_problem(error, origin, path)) from None
+            raise ConfigError(_first_problem(error, variables, path)) from None
+        return config, {key: _origin(key, given, variables) for key, _, given in _settings(config)}
+
+    def settings(self) -> dict[str, object]:
+        """The value of every setting, by its dotted name."""
+        return {key: value for key, value, _ in _settings(self)}
+
+    @classmethod
+    def problem_with(cls, section: str, key: str, value: object) -> str | None:
+        """What is wrong with one setting, if something is, in an operator's words."""
+        try:
+            cls.model_validate({section: {key: value}})
+        except ValidationError as error:
+            return _problem(error)
+        return None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without its traps: a scalar is text or null (no dates, no base 60), and a key stands once."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
-        first: [rule for rule in rules if rule[0] == _YAML_NULL]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    yaml_constructors = {  # noqa: RUF012 - as PyYAML has it
-        tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (_YAML_NULL, *_YAML_KINDS, None)
-    }
-
-    def construct_mapping(
-        self,
-        node: yaml.MappingNode,
-        deep: bool = False,  # noqa: FBT001, FBT002 - as PyYAML has it
-    ) -> dict[Hashable, Any]:
-        mapping = super().construct_mapping(node, deep)
-        given = set()
-        for key, _ in node.value:
-            if key.value in given:
-                raise _GivenTwice(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
-            given.add(key.value)
-        return mapping
+def _settings(section: _Section, prefix: str = "") -> Iterator[tuple[str, object, bool]]:
+    """Dotted name and value of every setting, and whether it was given."""
+    for name, value in section:
+        if isinstance(value, _Section):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, name in section.model_fields_set
 
 
-class _GivenTwice(yaml.MarkedYAMLError):
-    """One key twice in one mapping; YAML forbids it, PyYAML takes the last."""
+def _origin(key: str, given: bool, variables: Mapping[str, str]) -> Origin:  # noqa: FBT001 - from `_settings`
+    if not given:
+        return Origin.DEFAULT
+    return Origin.FILE if _variable(key, variables) is None else Origin.ENVIRONMENT
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - safer than the safe one
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark is not None else ""
-        problem = error.problem if isinstance(error, _GivenTwice) else "not valid YAML"
-        raise ConfigError(f"{path}:{line} {problem}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: must be a mapping of sections")
-    return {section: keys for section, keys in tree.items() if keys is not None}
+def _sections(path: Path) -> dict[str, Any]:
+    """Of a file; an empty one is as good as none."""
+    return {section: keys for section, keys in read_mapping(path).items() if keys is not None}
 
 
 def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
@@ -307,31 +280,25 @@ def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]
             node = node.setdefault(section, {}) if isinstance(node, dict) else None
         if not isinstance(node, dict):
             raise ConfigError(f"{variable}: there is no such key")
-        node[key] = _value(environ[variable])
+        node[key] = read_value(environ[variable])
         origin[".".join([*sections, key])] = variable
     return origin
 
 
-def _value(text: str) -> Any:  # noqa: ANN401 - whatever stands there
-    """YAML; plain text where it is none, such as [::1]:8080."""
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506 - safer than the safe one
-    except (yaml.YAMLError, RecursionError):
-        return text
-
-
-def _first_problem(error: ValidationError, origin: Mapping[str, str], path: Path | None) -> str:
+def _first_problem(error: ValidationError, variables: Mapping[str, str], path: Path | None) -> str:
     """One line: where it stands, which key, what is wrong; never the value, it may be a secret."""
-    problems = error.errors(include_url=False, include_input=False)
-    first = problems[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{_variable(key, variables) or path or 'defaults'}: {key}: {_problem(error)}{more}"
+
+
+def _problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
     message = _PROBLEMS.get(first["type"], first["msg"].removeprefix("Value error, "))
-    message = message.replace("Input should be", "must be")
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{_source(key, origin) or path or 'defaults'}: {key}: {message}{more}"
+    return message.replace("Input should be", "must be")
 
 
-def _source(key: str, origin: Mapping[str, str]) -> str | None:
+def _variable(key: str, variables: Mapping[str, str]) -> str | None:
     """The variable that set `key`, its section or something in it; the one that says most."""
-    about = [k for k in origin if f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.")]
-    return origin[max(about, key=len)] if about else None
+    about = [k for k in variables if f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.")]
+    return variables[max(about, key=len)] if about else None

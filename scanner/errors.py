@@ -18,6 +18,7 @@
     ├── Unavailable                 we cannot answer now: overload, shutdown, out of time
     ├── EngineError                 an engine could not judge; never leaves the pipeline
     ├── StoreError                  a verdict store failed; never fails a request
+    ├── Unreadable                  a file on disk cannot be judged as it stands
     └── ConfigError                 the operator must change something; exit 2
 
 A verdict is a value; an exception is for what we could not do. Foreign errors are translated
@@ -128,6 +129,10 @@ class EngineError(ScannerError):
 
 class StoreError(ScannerError):
     """A verdict store could not read or write."""
+
+
+class Unreadable(ScannerError):
+    """A file or directory that cannot be read whole, or is too large."""
 
 
 class ConfigError(ScannerError):

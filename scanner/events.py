@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scanner.media import MediaRef
-    from scanner.verdict import Decision, Verdict
+    from scanner.verdict import Decision, Outcome, Verdict
 
 
 class Source(StrEnum):
@@ -162,6 +162,38 @@ class Detected:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """The policy only observes: enforcing would have withheld this media, or did not get a verdict in time.
+
+    `reason` is a `verdict.Reason`, or the cause of an `errors.Unavailable`.
+    """
+
+    occasion: Occasion
+    outcome: Outcome
+    reason: str | None
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the media went out all the same; a scan has an answer and no media."""
+        return self.occasion.source is not Source.SCAN
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The configuration was read again: `changed` keys hold from now on, `pending` ones need a restart."""
+
+    changed: tuple[str, ...]
+    pending: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFailed:
+    """A new configuration cannot be used; everything stays as it was."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class CanaryRan:
     """The canary was asked of one backend. `passed` is None where it got no answer."""
 
@@ -188,6 +220,17 @@ class ProcessChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SignaturesUpdated:
+    """A run of freshclam is over. `result`: updated, current (nothing was newer), cooldown or failed.
+
+    `detail` is what there is now, or the line that says why not.
+    """
+
+    result: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class LibraryWarned:
     """A library of ours logged something: the first line of its message, without its arguments."""
 
@@ -210,9 +253,13 @@ Event = (
     | BackendChanged
     | Scanned
     | Detected
+    | Observed
+    | Reloaded
+    | ReloadFailed
     | CanaryRan
     | StoreFailed
     | ProcessChanged
+    | SignaturesUpdated
     | LibraryWarned
 )
 Publish = Callable[[Event], None]

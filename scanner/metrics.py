@@ -31,16 +31,20 @@ from scanner.events import (
     Event,
     FlightJoined,
     LibraryWarned,
+    Observed,
     ProcessChanged,
     Rejected,
+    Reloaded,
+    ReloadFailed,
     Scanned,
+    SignaturesUpdated,
     Source,
     StageTimed,
     StoreFailed,
     UpstreamAnswered,
     VerdictLookedUp,
 )
-from scanner.verdict import Category, Outcome
+from scanner.verdict import Category, Outcome, Reason
 
 # The reasons of the scanner API (facts/wire.md), and no others.
 REASONS = (
@@ -56,8 +60,10 @@ REASONS = (
     "MCS_MIME_TYPE_FORBIDDEN",
 )
 _REJECTIONS = ("overload", "shutdown", "timeout", "too_large")
+_OBJECTIONS = (*Reason, "overload", "timeout")
 _RESULTS = ("clean", "found", "error", "timeout", "limit", "eof")
 _DECRYPT_FAILURES = ("body", "hash", "key", "version")
+_UPDATES = ("updated", "current", "cooldown", "failed")
 _LOOKUPS = ("hit", "miss", "stale")
 _UPSTREAMS = ("homeserver",)
 _PREFIX = "media_scanner_"
@@ -139,6 +145,18 @@ class Metrics:
             ("source", "encrypted", "category"),
             product(_SOURCES, _BOOLEANS.values(), Category),
         )
+        self._would_block = self._counter(
+            "would_block_total",
+            "Requests that enforcing would have refused, counted while the policy observes.",
+            ("source", "reason"),
+            product(_SOURCES, _OBJECTIONS),
+        )
+        self._fail_open = self._counter(
+            "fail_open_total",
+            "Media handed over although they should have been withheld.",
+            ("reason",),
+            [("observe",)],
+        )
         self._decrypt_failures = self._counter(
             "decrypt_failures_total",
             "Attachments that did not decrypt.",
@@ -188,6 +206,9 @@ class Metrics:
             product(_UPSTREAMS),
             _SECONDS,
         )
+        self._signature_updates = self._counter(
+            "signature_updates_total", "Runs of our freshclam.", ("result",), product(_UPDATES)
+        )
         self._canary_success = self._number(
             "canary_last_success_timestamp_seconds", "When a backend last answered the canary rightly."
         )
@@ -214,10 +235,14 @@ class Metrics:
                 self._joined[(scope,)].inc()
             case Detected():
                 self._count_detection(event)
+            case Observed():
+                self._count_observed(event)
             case DecryptFailed(cause):
                 self._decrypt_failures[(cause,)].inc()
             case Rejected(cause):
                 self._rejected[(cause,)].inc()
+            case SignaturesUpdated(result):
+                self._signature_updates[(result,)].inc()
             case CanaryRan():
                 self._count_canary(event)
             case (
@@ -227,6 +252,8 @@ class Metrics:
                 | EngineFailed()
                 | LibraryWarned()
                 | ProcessChanged()
+                | Reloaded()
+                | ReloadFailed()
                 | StoreFailed()
             ):
                 pass
@@ -260,6 +287,11 @@ class Metrics:
     def _count_detection(self, event: Detected) -> None:
         category = next((found.category for found in event.verdict.detections), Category.OTHER)
         self._detections[event.occasion.source, _BOOLEANS[event.occasion.encrypted], category].inc()
+
+    def _count_observed(self, event: Observed) -> None:
+        self._would_block[event.occasion.source, event.reason or _OTHER].inc()
+        if event.delivered:
+            self._fail_open[("observe",)].inc()
 
     def _count_canary(self, event: CanaryRan) -> None:
         self._canary_seconds.set(event.seconds)

@@ -14,6 +14,8 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from typing import Self
 
 from scanner.admission import Slots
 from scanner.errors import EngineError, Unavailable
@@ -77,6 +79,16 @@ class Pipeline:
         self._flights: SingleFlight[Hashable, Verdict] = SingleFlight(
             joined=lambda: publish(FlightJoined("local"))
         )
+
+    def replacing(self, engine: Engine) -> Self:
+        """Another with `engine` in the place of its namesake; they share everything else.
+
+        So a scan under way is joined only by those who would ask the same engines.
+        """
+        other = copy(self)
+        engines = tuple(engine if engine.name == own.name else own for own in self._engines)
+        other._engines = engines  # noqa: SLF001 - it is one of us
+        return other
 
     async def recall(self, ref: MediaRef, attachment: bytes) -> Verdict | None:
         """What is known of an encrypted attachment before its bytes are here. Never an access grant."""

@@ -22,6 +22,8 @@ class Dated(Protocol):
 class Signatures(Protocol):
     """What one clamd says of its signatures."""
 
+    name: str
+
     @property
     def up(self) -> bool:
         """Whether it answers."""
@@ -30,6 +32,11 @@ class Signatures(Protocol):
     @property
     def version(self) -> Dated | None:
         """None before its first answer."""
+        ...
+
+    @property
+    def kept(self) -> str:
+        """Why it goes on with older ones than those that lie there; "" if it does not."""
         ...
 
     @property
@@ -49,6 +56,7 @@ class Readiness:
         homeserver_reachable: Callable[[], Awaitable[bool]],
         max_signature_age: float | None,
         accept_test_signatures: bool,
+        update_problem: Callable[[], str] = lambda: "",
         now: Callable[[], float] = time.time,
     ) -> None:
         self._backends = backends
@@ -56,6 +64,7 @@ class Readiness:
         self._homeserver_reachable = homeserver_reachable
         self._max_signature_age = max_signature_age
         self._accept_test_signatures = accept_test_signatures
+        self._update_problem = update_problem
         self._now = now
         self.stopping = False
 
@@ -67,6 +76,16 @@ class Readiness:
         if not await self._homeserver_reachable():
             reasons["homeserver"] = "the homeserver does not answer; check homeserver.url and the homeserver"
         return reasons
+
+    def warnings(self) -> dict[str, str]:
+        """What makes us not ready if it goes on -> what to do: scanning is as good as it was until then."""
+        warnings = {}
+        if kept := [f"{backend.name}: {backend.kept}" for backend in self._backends if backend.kept]:
+            problems = ", ".join(kept)
+            warnings["reload"] = f"a clamd kept its old signatures ({problems}); mend or remove the new ones"
+        if problem := self._update_problem():
+            warnings["signature_updates"] = f"freshclam: {problem}; check clamav.mirrors and the network"
+        return warnings
 
     def _engine_reasons(self) -> dict[str, str]:
         up = [backend for backend in self._backends if backend.up]

@@ -1,8 +1,8 @@
 """The media repository as we see it: one homeserver, asked with the caller's own token.
 
 The rules: headers are built, not relayed, in both directions; a token is never in a URL and never goes to
-another host; requests with the same endpoint, media, query and Authorization share one fetch, and
-nobody else's; a body is read only inside a share of the budget, and never past the limit.
+another host; requests with the same endpoint, media, query, Authorization and forwarded headers share one
+fetch, and nobody else's; a body is read only inside a share of the budget, and never past the limit.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ssl import SSLContext, create_default_context
 from typing import Self
 from urllib.parse import urlsplit
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from scanner.admission import Budget, Reservation
@@ -25,6 +27,7 @@ from scanner.events import FlightJoined, Publish, StageTimed, UpstreamAnswered
 from scanner.media import Body, BodyWriter, MediaRef
 from scanner.single_flight import SingleFlight
 from scanner.upstream_answers import content_type, error_code, is_granted, is_unknown_there, problem
+from scanner.upstream_transport import Forwarded, Transport, headers_for_others
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
@@ -53,7 +56,11 @@ class Timers:
 
 @dataclass(frozen=True, slots=True)
 class MediaRequest:
-    """What one caller asks of the homeserver. `filename` is percent-encoded, `query` is as it came."""
+    """What one caller asks of the homeserver. `filename` is percent-encoded, `query` is as it came.
+
+    `forwarded` are the headers of his that go along; the homeserver may answer by them, so that they make it
+    another request.
+    """
 
     endpoint: Endpoint
     ref: MediaRef
@@ -61,6 +68,7 @@ class MediaRequest:
     filename: str | None = None
     authorization: str | None = field(default=None, repr=False)
     client_ip: str | None = field(default=None, compare=False)
+    forwarded: Forwarded = field(default=(), repr=False)
 
     @property
     def caller(self) -> str:
@@ -80,13 +88,16 @@ class Upstream:
         timers: Timers,
         redirect_hosts: frozenset[str],
         publish: Publish,
+        transport: Transport,
     ) -> None:
+        self.transport = transport
         self._base = url.rstrip("/")
         self._budget = budget
         self._media_size = media_size
         self._timers = timers
         self._redirect_hosts = redirect_hosts
         self._publish = publish
+        self._tls_for_others = True if transport.tls is None else create_default_context()
         self._fetches: SingleFlight[MediaRequest, Body] = SingleFlight(
             dispose=Body.release, joined=lambda: publish(FlightJoined("local"))
         )
@@ -98,8 +109,8 @@ class Upstream:
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
         # HEADs have connections of their own: held downloads must not keep callers from being authorised.
-        self._session = await self._stack.enter_async_context(_session())
-        self._head_session = await self._stack.enter_async_context(_session())
+        self._session = await self._stack.enter_async_context(_session(self.transport))
+        self._head_session = await self._stack.enter_async_context(_session(self.transport))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -142,7 +153,10 @@ class Upstream:
             try:
                 async with asyncio.timeout(5):
                     url = URL(f"{self._base}/_matrix/client/versions", encoded=True)
-                    async with self._head_session.get(url, allow_redirects=False) as response:
+                    headers = self.transport.headers_for_homeserver()
+                    async with self._head_session.get(
+                        url, headers=headers, allow_redirects=False
+                    ) as response:
                         self._reachable = response.status < 500
             except (aiohttp.ClientError, OSError, TimeoutError):
                 self._reachable = False
@@ -227,13 +241,13 @@ class Upstream:
         """One request and its response, redirects to listed hosts followed without the token."""
         began = time.monotonic()
         try:
-            response = await self._request(method, url, _headers(wanted))
+            response = await self._request(method, url, self._headers(wanted))
             for _ in range(_MAX_REDIRECTS):
                 if response.status not in _REDIRECTS or is_granted(method, response):
                     break
                 target = self._redirect_target(response)
                 response.close()
-                response = await self._request(method, target, _headers())
+                response = await self._request(method, target, headers_for_others(), tls=self._tls_for_others)
         except UpstreamSilent:
             self._publish(UpstreamAnswered("homeserver", "timeout", time.monotonic() - began))
             raise
@@ -249,11 +263,21 @@ class Upstream:
             else:
                 response.close()
 
-    async def _request(self, method: str, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+    async def _request(
+        self, method: str, url: URL, headers: CIMultiDict[str], *, tls: SSLContext | bool = True
+    ) -> aiohttp.ClientResponse:
         session = self._head_session if method == "HEAD" else self._session
         with _translated():
             async with asyncio.timeout(self._timers.first_byte):
-                return await session.request(method, url, headers=headers, allow_redirects=False)
+                return await session.request(method, url, headers=headers, ssl=tls, allow_redirects=False)
+
+    def _headers(self, wanted: MediaRequest) -> CIMultiDict[str]:
+        headers = self.transport.headers_for_homeserver(wanted.forwarded)
+        if wanted.authorization is not None:
+            headers["Authorization"] = wanted.authorization
+        if wanted.client_ip is not None:
+            headers["X-Forwarded-For"] = wanted.client_ip
+        return headers
 
     def _redirect_target(self, response: aiohttp.ClientResponse) -> URL:
         location = response.headers.get("Location", "")
@@ -324,23 +348,15 @@ async def _write(writer: BodyWriter, piece: bytes) -> None:
         writer.write(memoryview(piece)[offset : offset + _STEP])
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(transport: Transport) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, ssl=transport.tls or True),
+        proxy=transport.proxy,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept"),
     )
-
-
-def _headers(wanted: MediaRequest | None = None) -> dict[str, str]:
-    headers = {"Accept-Encoding": "identity", "User-Agent": "matrix-media-scanner", "Accept": "*/*"}
-    if wanted is not None and wanted.authorization is not None:
-        headers["Authorization"] = wanted.authorization
-    if wanted is not None and wanted.client_ip is not None:
-        headers["X-Forwarded-For"] = wanted.client_ip
-    return headers
 
 
 @contextmanager

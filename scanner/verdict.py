@@ -13,7 +13,7 @@ import hmac
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from typing import NewType
 
@@ -215,23 +215,44 @@ def verdict_key(content: ContentId, versions: Mapping[str, str]) -> VerdictKey:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy makes of a verdict: hand the media over, or not, and why not."""
+    """What the policy makes of a verdict: hand the media over, or not, and why not.
+
+    `observed`: it is handed over only because the policy observes; `approved` is what enforcing would say.
+    """
 
     deliver: bool
     outcome: Outcome
     reason: Reason | None = None
+    observed: bool = False
+
+    @property
+    def approved(self) -> bool:
+        """Whether the media would be handed over whatever the mode: the true verdict."""
+        return self.deliver and not self.observed
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which unscannable media are handed over all the same; nothing else ever is."""
+    """Which unscannable media are handed over all the same; nothing else is, unless it only observes."""
 
     deliver_encrypted_archives: bool = False
     deliver_encrypted_documents: bool = False
     deliver_unscannable: bool = False
+    observe: bool = False
+
+    @property
+    def mode(self) -> str:
+        """As `policy.mode` has it; a metric label."""
+        return "observe" if self.observe else "enforce"
 
     def decide(self, verdict: Verdict) -> Decision:
         """The only place where open or closed is chosen; runs after the cache."""
+        decision = self._enforce(verdict)
+        if self.observe and not decision.deliver:
+            return replace(decision, deliver=True, observed=True)
+        return decision
+
+    def _enforce(self, verdict: Verdict) -> Decision:
         outcome = verdict.outcome
         if outcome is Outcome.CLEAN:
             return Decision(deliver=True, outcome=outcome)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
+from ssl import SSLContext
 from typing import Self
 
 FOREVER = inf
@@ -64,11 +65,12 @@ class FakeHomeserver:
     """`script` says what goes out after each request, `heard` has all requests.
 
     `sent` counts the bytes that were taken from it, `abandoned` the clients that left during a script.
-    `port` 0 is any that is free.
+    `port` 0 is any that is free; with `tls` it speaks https.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: SSLContext | None = None) -> None:
         self.port = port
+        self._tls = tls
         self.script: Script = serving(PNG, content_type="image/png")
         self.heard: list[Heard] = []
         self.sent = 0
@@ -76,9 +78,11 @@ class FakeHomeserver:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, backlog=1024, ssl=self._tls
+        )
         self.port = int(self._server.sockets[0].getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -24,8 +24,8 @@ _START_TIMEOUT = 30.0
 class Clamd:
     """A clamd child process; `start`, `stop`, `pause` and `resume` may be repeated.
 
-    `directory` should be short (a socket's path has 108 bytes). `settings` are further lines of clamd.conf.
-    Logs go to `log`.
+    `directory` should be short (a socket's path has 108 bytes). `settings` are lines of clamd.conf that
+    count instead of ours (clamd takes the first of two). Logs go to `log`.
     """
 
     def __init__(self, directory: Path, *, settings: str = "", database: Path | None = None) -> None:
@@ -36,7 +36,7 @@ class Clamd:
         self.socket = directory / "clamd.sock"
         self.log = directory / "clamd.log"
         self.port = free_port()
-        self._settings = f"TCPAddr 127.0.0.1\nTCPSocket {self.port}\nDisableCache yes\n{settings}"
+        self._settings = f"TCPAddr 127.0.0.1\nTCPSocket {self.port}\nDisableCache yes\n{settings}\n"
         self._process: LeashedProcess | None = None
         if database is None:
             write_test_signatures(self.database)
@@ -51,7 +51,7 @@ class Clamd:
         """Start clamd and wait until it answers."""
         temporary = self.directory / "tmp"
         temporary.mkdir(exist_ok=True)
-        self.config.write_text(clamd_config(self.database, temporary, self.socket) + self._settings)
+        self.config.write_text(self._settings + clamd_config(self.database, temporary, self.socket))
         command = [clamd_binary(), "--config-file", str(self.config)]
         with self.log.open("ab") as log:
             self._process = LeashedProcess(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 
-from scanner import app, readiness
+from scanner import gauges as gauge_source
+from scanner import readiness
 from scanner.web.routes import ROUTES
 
 
@@ -24,8 +25,10 @@ def unready_reasons() -> list[str]:
 
 
 def gauges() -> list[str]:
-    """Names of the gauges that `app` adds, read from its source."""
-    calls = [node for node in ast.walk(ast.parse(inspect.getsource(app))) if isinstance(node, ast.Call)]
+    """Names of the gauges that are added, read from their source."""
+    calls = [
+        node for node in ast.walk(ast.parse(inspect.getsource(gauge_source))) if isinstance(node, ast.Call)
+    ]
     named = [
         call.args[0] for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "gauge"
     ]

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
-from scanner.config import Config
+from scanner.config import Config, Origin
 from scanner.errors import ConfigError
 
 MIB = 2**20
@@ -210,6 +211,8 @@ REFUSED = {
     "clamav: {addresses: [tcp:clamd:99999]}": "clamav.addresses.0: must be embedded, unix:/path or "
     "tcp:host:port",
     "clamav: {addresses: [unix:run]}": "clamav.addresses.0: must be embedded, unix:/path or tcp:host:port",
+    "clamav: {addresses: [tcp:h:1], freshclam: on}": "clamav.freshclam: must not be on without embedded "
+    "among clamav.addresses",
     "clamav: {accept_test_signatures: perhaps}": "clamav.accept_test_signatures: must be true or false",
     "policy: {blocked_types: [image]}": "policy.blocked_types.0: must be a type like image/png or image/*",
     "policy: {encrypted_archives: no}": "policy.encrypted_archives: must be 'deliver' or 'withhold'",
@@ -408,3 +411,63 @@ def test_every_key_says_what_it_is_for() -> None:
     for name, section in Config.model_fields.items():
         for key, field in getattr(section.annotation, "model_fields", {name: section}).items():
             assert field.description, f"{name}.{key}"
+
+
+# -- headers, origins, schema --------------------------------------------------------------------
+
+
+def test_header_that_only_the_scanner_sets_is_named(file: Path) -> None:
+    said = problem(file, "homeserver: {headers_to_forward: [X-Tag, Host]}")
+    assert (
+        said
+        == f"{file}: homeserver.headers_to_forward.1: must not be Host: the scanner alone decides about it"
+    )
+    said = problem(file, "homeserver: {additional_headers: {X-Tag: a, Range: b}}")
+    assert said == (
+        f"{file}: homeserver.additional_headers.Range: must not be Range: the scanner alone decides about it"
+    )
+    assert problem(file, "homeserver: {additional_headers: x}") == (
+        f"{file}: homeserver.additional_headers: must be a section of keys"
+    )
+
+
+def test_values_of_headers_are_masked(file: Path) -> None:
+    config = load(file, "homeserver: {additional_headers: {X-Gate: let-me-in}}")
+    assert config.homeserver.additional_headers["X-Gate"].get_secret_value() == "let-me-in"
+    assert "let-me-in" not in repr(config) + str(config.model_dump(mode="json"))
+
+
+def test_every_setting_has_its_origin(file: Path) -> None:
+    file.write_text("server: {listen: a:1}\nlog: {level: debug}\nlimits: {queue_wait: 5s}\nstate_dir: /s")
+    environ = {
+        "MEDIA_SCANNER__LOG": "{level: info}",
+        "MEDIA_SCANNER__LIMITS__MEDIA_SIZE": "1MiB",
+        "MEDIA_SCANNER__HOMESERVER__ADDITIONAL_HEADERS__X-TAG": "a",
+    }
+    config, origins = Config.load_with_origins(file, environ)
+    assert config == Config.load(file, environ)
+    given = {key: origin for key, origin in origins.items() if origin is not Origin.DEFAULT}
+    assert given == {
+        "server.listen": Origin.FILE,
+        "state_dir": Origin.FILE,
+        "limits.queue_wait": Origin.FILE,
+        "limits.media_size": Origin.ENVIRONMENT,
+        "log.level": Origin.ENVIRONMENT,
+        "homeserver.additional_headers": Origin.ENVIRONMENT,
+    }
+    assert len(origins) > 30
+
+
+def test_problem_with_one_setting_is_told_in_words() -> None:
+    assert Config.problem_with("server", "listen", "a:1") is None
+    assert Config.problem_with("server", "listen", "a") == "must be host:port, like 127.0.0.1:8080"
+    assert Config.problem_with("server", "port", "1") == "there is no such key"
+
+
+def test_schema_knows_every_setting() -> None:
+    schema = Config.model_json_schema()
+    Draft202012Validator.check_schema(schema)
+    valid = Draft202012Validator(schema)
+    assert valid.is_valid({"limits": {"media_size": "1.5MiB"}, "server": {"trusted_proxies": ["10.0.0.0/8"]}})
+    for wrong in ({"limits": {"media_size": "big"}}, {"limits": {"size": 1}}, {"log": {"level": "all"}}):
+        assert not valid.is_valid(wrong)

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from scanner import events
 from scanner.config import Config
 from scanner.metrics import Metrics
+from scanner.reload import RELOADABLE
 from scanner.web.wire import Code
 from tests.surface import all_routes, gauges, unready_reasons
 
@@ -59,6 +60,12 @@ def test_the_documented_defaults_are_the_configuration_of_an_empty_file(tmp_path
     file = tmp_path / "config.yaml"
     file.write_text(shown[1])
     assert Config.load(file, {}) == Config.load(None, {})
+
+
+def test_the_docs_name_exactly_the_settings_that_a_reload_changes() -> None:
+    section = read("configuration.md").partition("\n## Changing it under way\n")[2].partition("\n## ")[0]
+    items = " ".join(re.findall(r"^(?:- |  ).*$", section, re.MULTILINE))
+    assert set(re.findall(r"`([a-z_.]+)`", items)) == RELOADABLE
 
 
 @pytest.mark.parametrize("route", all_routes())

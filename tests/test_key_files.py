@@ -1,18 +1,30 @@
 from __future__ import annotations
 
 import base64
+import json
 import multiprocessing
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
+from scanner.crypto.pk import ServerKeys
 from scanner.errors import ConfigError
-from scanner.key_files import read_or_generate_secret, read_secret, write_secret
+from scanner.key_files import (
+    read_or_generate_secret,
+    read_secret,
+    retired_secret_files,
+    rotate_secret,
+    server_keys,
+    write_secret,
+)
+from tests.web.service import seal
 
 SECRET = bytes(range(32))
 WRITTEN = base64.b64encode(SECRET)
@@ -199,3 +211,116 @@ def test_processes_that_generate_at_once_get_one_secret(tmp_path: Path) -> None:
         process.join()
     assert len(found) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+# -- rotating ------------------------------------------------------------------------------------
+
+TIME = r"\.retired-\d{8}T\d{6}Z"
+
+
+def test_rotated_secret_is_a_new_one_and_the_old_one_still_opens(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(WRITTEN)
+    file.chmod(0o640)
+    retired = rotate_secret(file)
+    assert re.fullmatch(f"secret{TIME}", retired.name)
+    assert retired.read_bytes() == WRITTEN
+    assert read_secret(file, KEY) != SECRET
+    assert mode(file) == mode(retired) == 0o640
+    assert retired_secret_files(file) == [retired]
+    assert {path.name for path in tmp_path.iterdir()} == {"secret", retired.name}
+    assert server_keys(file, file, ()).public_key == ServerKeys(read_secret(file, KEY)).public_key
+    assert server_keys(None, file, ()).open(sealed_to(SECRET)) == b"{}"
+
+
+def sealed_to(secret: bytes) -> object:
+    return json.loads(seal(b"{}", ServerKeys(secret).public_key))["encrypted_body"]
+
+
+def test_other_files_beside_it_are_no_retired_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "a[b]*"
+    for name in ("ab*.retired-x", "a[b]*.retired", "other.retired-x", ".a[b]*.retired-x"):
+        (tmp_path / name).touch()
+    (tmp_path / "a[b]*.retired-x").touch()
+    assert [path.name for path in retired_secret_files(file)] == ["a[b]*.retired-x"]
+    assert retired_secret_files(tmp_path / "absent" / "secret") == []
+
+
+def test_retired_secret_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    file, retired = tmp_path / "secret", tmp_path / "secret.retired-x"
+    file.write_bytes(WRITTEN)
+    retired.write_bytes(b"damaged")
+    said = problem(lambda: server_keys(file, file, ()))
+    assert said == f"{KEY}: {retired}: a secret must be 32 bytes in base64"
+
+
+@pytest.mark.real
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_rotated_by_root_the_secret_stays_the_services(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(WRITTEN)
+    os.chown(file, 65534, 65534)
+    retired = rotate_secret(file)
+    for path in (file, retired):
+        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+
+
+def test_nothing_is_rotated_over_another_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(WRITTEN)
+    with suppress(FileExistsError):
+        for _ in range(100):  # several within one second
+            rotate_secret(file)
+    secrets = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(secrets) == len(list(tmp_path.iterdir()))
+    assert WRITTEN in secrets
+
+
+@pytest.mark.parametrize("step", ["chown", "link", "fsync", "replace"])
+def test_rotation_that_breaks_off_leaves_the_old_secret_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(WRITTEN)
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_secret(tmp_path / "unused")  # what it needs is not what fails
+    with monkeypatch.context() as patch:
+        if step == "replace":
+            patch.setattr(Path, step, fail)
+        else:
+            patch.setattr(os, step, fail)
+        with pytest.raises(OSError, match="No space left"):
+            rotate_secret(file)
+    assert read_secret(file, KEY) == SECRET
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert server_keys(file, file, ()).open(sealed_to(SECRET)) == b"{}"
+
+
+def rotate(file: Path, start: Barrier, done: multiprocessing.Queue[bool]) -> None:
+    start.wait()
+    for _ in range(20):
+        try:
+            rotate_secret(file)
+        except FileExistsError:
+            done.put(False)
+        else:
+            done.put(True)
+
+
+@pytest.mark.slow
+def test_rotations_at_once_lose_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(WRITTEN)
+    context = multiprocessing.get_context("spawn")
+    start, done = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=rotate, args=(file, start, done)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    rotated = sum(done.get(timeout=30) for _ in range(80))
+    for process in processes:
+        process.join()
+    secrets = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert len(secrets) == len(set(secrets)) == rotated + 1

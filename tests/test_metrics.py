@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -22,10 +23,14 @@ from scanner.events import (
     Event,
     FlightJoined,
     LibraryWarned,
+    Observed,
     Occasion,
     ProcessChanged,
     Rejected,
+    Reloaded,
+    ReloadFailed,
     Scanned,
+    SignaturesUpdated,
     Source,
     StageTimed,
     StoreFailed,
@@ -34,7 +39,7 @@ from scanner.events import (
 )
 from scanner.media import MediaRef
 from scanner.metrics import REASONS, Metrics
-from scanner.verdict import Decision, Detection, Outcome, Report, Verdict
+from scanner.verdict import Decision, Detection, Outcome, Reason, Report, Verdict
 
 ROUTES = [("GET", "/scan/{media}"), ("POST", "/scan_encrypted")]
 BACKENDS = [("clamav", "embedded"), ("clamav", "tcp:a:1")]
@@ -92,6 +97,29 @@ EVENTS: list[tuple[Event, dict[str, float]]] = [
         Detected(OCCASION, INFECTED, Decision(deliver=False, outcome=Outcome.INFECTED), 3000, None, 0.1),
         {'detections_total{category="trojan",encrypted="true",source="download"}': 1},
     ),
+    (
+        Observed(OCCASION, Outcome.UNSCANNABLE, Reason.ENCRYPTED_ARCHIVE),
+        {
+            'would_block_total{reason="encrypted_archive",source="download"}': 1,
+            'fail_open_total{reason="observe"}': 1,
+        },
+    ),
+    (
+        Observed(OCCASION, Outcome.FAILED, "overload"),
+        {
+            'would_block_total{reason="overload",source="download"}': 1,
+            'fail_open_total{reason="observe"}': 1,
+        },
+    ),
+    (
+        Observed(replace(OCCASION, source=Source.SCAN), Outcome.INFECTED, Reason.MALWARE),
+        {
+            'would_block_total{reason="malware",source="scan"}': 1,
+            'fail_open_total{reason="observe"}': 0,
+        },
+    ),
+    (Reloaded(("policy.mode",), ()), {}),
+    (ReloadFailed("no such key"), {}),
     (CanaryRan("embedded", passed=True, seconds=0.25), {"canary_duration_seconds": 0.25}),
     (BadRequest("BadStatusLine"), {}),
     (Crashed("/scan/{media}", "KeyError", "a.py:1", "r"), {}),
@@ -99,6 +127,7 @@ EVENTS: list[tuple[Event, dict[str, float]]] = [
     (BackendChanged("clamav", "embedded", "up"), {}),
     (StoreFailed("sqlite", "disk full"), {}),
     (ProcessChanged("clamd", "started"), {}),
+    (SignaturesUpdated("failed", "no mirror"), {'signature_updates_total{result="failed"}': 1}),
     (LibraryWarned("asyncio", "slow"), {}),
 ]
 

@@ -522,6 +522,43 @@ async def test_deadline_of_the_first_caller_is_not_that_of_the_second(bench: Ben
     assert len(bench.engine.seen) == 1
 
 
+async def test_a_replaced_engine_is_asked_from_then_on_and_the_other_pipeline_keeps_its_own(
+    bench: Bench,
+) -> None:
+    """What is remembered under the one's version is not known under the other's."""
+    strict = StubEngine(outcome=Outcome.FORBIDDEN)
+    strict.version = "2"
+    first, second = bench.pipeline, bench.pipeline.replacing(strict)
+    for pipeline, expected in ((first, Outcome.CLEAN), (second, Outcome.FORBIDDEN)) * 2:
+        bench.pipeline = pipeline
+        assert (await bench.inspect(b"data")).outcome is expected
+    assert (len(bench.engine.seen), len(strict.seen)) == (1, 1)
+
+
+async def test_a_scan_by_replaced_engines_is_not_joined(bench: Bench) -> None:
+    strict = StubEngine(outcome=Outcome.FORBIDDEN)
+    strict.version = "2"
+    bench.engine.gate.clear()
+    under_way = asyncio.create_task(bench.inspect(b"data"))
+    await settle()
+    bench.pipeline = bench.pipeline.replacing(strict)
+    assert (await bench.inspect(b"data")).outcome is Outcome.FORBIDDEN
+    bench.engine.gate.set()
+    assert (await under_way).outcome is Outcome.CLEAN
+
+
+async def test_a_pipeline_with_the_same_engines_shares_the_scan(bench: Bench) -> None:
+    bench.engine.gate.clear()
+    under_way = asyncio.create_task(bench.inspect(b"data"))
+    await settle()
+    bench.pipeline = bench.pipeline.replacing(bench.engine)
+    joined = asyncio.create_task(bench.inspect(b"data"))
+    await settle()
+    bench.engine.gate.set()
+    assert (await under_way) == (await joined)
+    assert len(bench.engine.seen) == 1
+
+
 async def test_full_slots_are_overload() -> None:
     bench = Bench(slots=Slots(1, 0.01))
     bench.engine.gate.clear()

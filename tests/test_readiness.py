@@ -23,6 +23,8 @@ class Backend:
     version: Version | None = None
     up: bool = True
     test_set: bool = False
+    kept: str = ""
+    name: str = "embedded"
 
     @property
     def has_test_signatures(self) -> Callable[[], bool]:
@@ -45,6 +47,7 @@ def readiness(
     homeserver: bool = True,
     max_age: float | None = 7 * DAY,
     accepting: bool = False,
+    update_problem: str = "",
 ) -> Readiness:
     async def reachable() -> bool:
         return homeserver
@@ -55,6 +58,7 @@ def readiness(
         homeserver_reachable=reachable,
         max_signature_age=max_age,
         accept_test_signatures=accepting,
+        update_problem=lambda: update_problem,
         now=lambda: NOW,
     )
 
@@ -108,6 +112,26 @@ async def test_a_failed_canary_a_homeserver_away_and_a_shutdown_are_reasons() ->
 
 async def test_without_any_clamd_the_canary_says_nothing_new() -> None:
     assert (await readiness(DOWN, canary=False).reasons()).keys() == {"engine"}
+
+
+async def test_young_signatures_that_cannot_be_renewed_are_a_warning_and_no_reason() -> None:
+    """Else one bad file, or one mirror that is away, would take every replica out of service."""
+    clamd = Backend(Version(), kept="own.ndb: Malformed database")
+    asked = readiness(clamd, update_problem="Couldn't resolve host name")
+    assert await asked.reasons() == {}
+    assert asked.warnings().keys() == {"reload", "signature_updates"}
+    assert "embedded: own.ndb: Malformed database" in asked.warnings()["reload"]
+    assert "Couldn't resolve host name" in asked.warnings()["signature_updates"]
+    assert all(len(text.split("; ")) == 2 for text in asked.warnings().values())
+
+
+async def test_old_signatures_that_cannot_be_renewed_are_a_reason() -> None:
+    clamd = Backend(Version(NOW - 30 * DAY), kept="own.ndb: Malformed database")
+    assert (await readiness(clamd).reasons()).keys() == {"signatures"}
+
+
+async def test_there_is_nothing_to_warn_of_when_all_is_well() -> None:
+    assert readiness(FRESH).warnings() == {}
 
 
 async def test_every_reason_says_what_to_do() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -230,7 +231,7 @@ def test_clean_is_delivered(policy: Policy) -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.FORBIDDEN, Outcome.INFECTED])
 @pytest.mark.parametrize("reason", [*Reason, None])
-def test_failed_forbidden_and_infected_are_withheld_under_every_policy(
+def test_failed_forbidden_and_infected_are_withheld_under_every_policy_that_enforces(
     outcome: Outcome, reason: Reason | None
 ) -> None:
     for policy in (OPEN, CLOSED):
@@ -238,7 +239,7 @@ def test_failed_forbidden_and_infected_are_withheld_under_every_policy(
             assert not decide(policy, (other, None), (outcome, reason)).deliver
 
 
-def test_nothing_judged_is_withheld_under_every_policy() -> None:
+def test_nothing_judged_is_withheld_under_every_policy_that_enforces() -> None:
     assert decide(OPEN) == Decision(deliver=False, outcome=Outcome.FAILED)
 
 
@@ -277,3 +278,23 @@ def test_decision_names_the_reason_of_the_worst_report() -> None:
         (Outcome.FAILED, Reason.ENGINE_TIMEOUT),
     )
     assert decision == Decision(deliver=False, outcome=Outcome.INFECTED, reason=Reason.MALWARE)
+
+
+# -- observing -----------------------------------------------------------------------------------
+
+
+@given(verdicts, st.booleans())
+def test_observing_delivers_everything_and_says_what_enforcing_would(verdict: Verdict, lenient: bool) -> None:
+    enforcing = OPEN if lenient else CLOSED
+    observed = replace(enforcing, observe=True).decide(verdict)
+    enforced = enforcing.decide(verdict)
+    assert observed.deliver
+    assert observed.approved is enforced.deliver is enforced.approved
+    assert (observed.outcome, observed.reason) == (enforced.outcome, enforced.reason)
+    assert observed.observed is not enforced.deliver
+    assert not enforced.observed
+
+
+def test_observing_delivers_what_nobody_judged() -> None:
+    decision = Policy(observe=True).decide(Verdict(()))
+    assert decision == Decision(deliver=True, outcome=Outcome.FAILED, observed=True)

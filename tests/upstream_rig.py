@@ -16,6 +16,7 @@ from scanner.errors import (
 from scanner.events import Event, UpstreamAnswered
 from scanner.media import MediaRef
 from scanner.upstream import Endpoint, MediaRequest, Timers, Upstream
+from scanner.upstream_transport import Forwarded, Transport
 from tests.fake_homeserver import (
     FakeHomeserver,
     Script,
@@ -38,9 +39,10 @@ def wanted(
     query: str = "",
     filename: str | None = None,
     client_ip: str | None = None,
+    forwarded: Forwarded = (),
 ) -> MediaRequest:
     ref = MediaRef(origin, "abc")
-    return MediaRequest(endpoint, ref, query, filename, authorization, client_ip)
+    return MediaRequest(endpoint, ref, query, filename, authorization, client_ip, forwarded)
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Rig:
         url: str | None = None,
         timers: Timers | None = None,
         redirect_hosts: frozenset[str] = frozenset(),
+        transport: Transport | None = None,
     ) -> Upstream:
         if script is not None:
             self.homeserver.script = script
@@ -70,6 +73,7 @@ class Rig:
                 timers=timers or Timers(5, 5, 5),
                 redirect_hosts=redirect_hosts,
                 publish=self.events.append,
+                transport=transport or Transport(),
             )
         )
 

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from scanner.clamd import control, findings
 from scanner.clamd.control import ClamdVersion
-from scanner.clamd.database import DatabaseWatch, process_started_at
+from scanner.clamd.database import DatabaseWatch, Load, process_started_at
 from scanner.clamd.findings import ENGINE, RULES
 from scanner.clamd.protocol import ClamdAddress, Reply, scan_descriptor, scan_stream
 from scanner.errors import EngineError
@@ -35,14 +35,14 @@ class Clamd:
     """A clamd to use, and what is known about it beforehand.
 
     `name` stands in logs and metrics, if not the address. `database` is where its signature files lie, if
-    they can be seen; `reload_seen` as in DatabaseWatch; `settings` any text that stands for its
+    they can be seen; `last_load` as in DatabaseWatch; `settings` any text that stands for its
     configuration; `test_signatures` whether it has the embedded test set and no other.
     """
 
     address: ClamdAddress
     name: str = ""
     database: Callable[[], Path | None] = lambda: None
-    reload_seen: Callable[[], float | None] | None = None
+    last_load: Callable[[], Load | None] | None = None
     settings: str = ""
     test_signatures: Callable[[], bool] = lambda: False
 
@@ -53,7 +53,9 @@ class ClamdBackend:
     Gauges: `up`, `trusted`, `in_flight` (scans), `version`, `failed_at` (monotonic, 0 if it never failed).
     """
 
-    def __init__(self, clamd: Clamd, *, publish: Publish, scan_timeout: float) -> None:
+    def __init__(
+        self, clamd: Clamd, *, publish: Publish, scan_timeout: float, epoch: Callable[[], int] = lambda: 0
+    ) -> None:
         self.name = clamd.name or str(clamd.address)
         self.has_test_signatures = clamd.test_signatures
         self.up = False
@@ -64,12 +66,14 @@ class ClamdBackend:
         self._address = clamd.address
         self._publish = publish
         self._scan_timeout = scan_timeout
+        self._epoch = epoch
         self._settings = f"{RULES}.{hashlib.sha256(clamd.settings.encode()).hexdigest()[:8]}"
-        self._database = DatabaseWatch(clamd.database, self._started_at, clamd.reload_seen)
+        self._database = DatabaseWatch(clamd.database, self._started_at, clamd.last_load)
         self._asking: asyncio.Task[None] | None = None
         self._asked_since_up = False
         self._takes_descriptors: bool | None = None if clamd.address.local else False
         self._announced: str | None = None
+        self._kept = ""
         self._complaint = ""
 
     @property
@@ -78,7 +82,12 @@ class ClamdBackend:
         digest = self._database.digest
         if self.version is None or digest is None:
             return None
-        return f"{self.version.text} database={digest} settings={self._settings}"
+        return f"{self.version.text} database={digest} settings={self._settings} epoch={self._epoch()}"
+
+    @property
+    def kept(self) -> str:
+        """Why it goes on with older signatures than those in its directory; "" if it does not."""
+        return self._database.kept
 
     @property
     def description(self) -> str:
@@ -166,13 +175,21 @@ class ClamdBackend:
             self.version = await control.version(self._address)
             self._is_up()
             self._asked_since_up = True
-            await self._database.settle(self.version.text, self._reload)
+            await self._database.settle(self.version, self._reload)
         except EngineError as problem:
             self._not_answered(problem)
+        self._note_kept()
         identity = self.identity
         if identity is not None and identity != self._announced:
             self._announced = identity
             self._announce("version", identity)
+
+    def _note_kept(self) -> None:
+        before, self._kept = self._kept, self.kept
+        if self._kept and self._kept != before:
+            self._announce("kept", self._kept)
+        elif before and not self._kept:
+            self._announce("current")
 
     def _not_answered(self, problem: EngineError) -> None:
         if problem.result == "timeout" and self.in_flight:

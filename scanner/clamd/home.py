@@ -9,20 +9,32 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import shutil
 import stat
 import tempfile
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+EMBEDDED = "embedded"  # its name in configurations, logs and metrics
 DATABASE = Path("/var/lib/clamav")
 PREFERRED_HOME = DATABASE / "media-scanner"
+# What our own freshclam brings where the system's database is not ours to write.
+OWN_DATABASE = PREFERRED_HOME / "database"
 TEMPORARY = Path("/tmp")  # noqa: S108  # the profile names /tmp itself, not TMPDIR
 
-_PREFIX = "media-scanner-clamd-"
+# Homes in the temporary directory: of services, and of commands, which nobody else should rely on.
+SERVICE_PREFIX = "media-scanner-clamd-"
+_COMMAND_PREFIX = "media-scanner-command-"
+SOCKET = "clamd.sock"
+TEST_DATABASE = "test-database"
+
+_LONGEST_FETCH = 3600.0  # seconds
 
 # Files that name what is bad. Not those that only allow, or help others to find, nor PUA (off by default).
 _DETECTING = re.compile(r"\.(cvd|cld|cud|db|[hlmn]db|[hm]sb|cdb|yara?)")
@@ -66,24 +78,32 @@ _EICAR = (
 
 
 class Home:
-    """A private directory (0700) that a clamd has to itself while this object is open."""
+    """A private directory (0700) that a clamd has to itself while this object is open.
+
+    `lasting`: the next service finds in it what this one put there.
+    """
 
     def __init__(self, path: Path, lock: int, *, lasting: bool) -> None:
         self.path = path
-        self.socket = path / "clamd.sock"
+        self.socket = path / SOCKET
         self.config = path / "clamd.conf"
         self.temporary = path / "tmp"
-        self.test_database = path / "test-database"
+        self.test_database = path / TEST_DATABASE
+        self.lasting = lasting
         self._lock = lock
-        self._lasting = lasting
 
     @classmethod
-    def take(cls, preferred: Path = PREFERRED_HOME, temporary: Path = TEMPORARY) -> Self:
-        """The preferred home where it can be had, else a fresh one in `temporary`; raises OSError."""
+    def take(cls, preferred: Path | None = PREFERRED_HOME, temporary: Path = TEMPORARY) -> Self:
+        """The preferred home where it can be had, else a fresh one in `temporary`; raises OSError.
+
+        A command prefers none.
+        """
         _sweep(temporary)
-        with suppress(OSError):
-            return cls(preferred, _take_preferred(preferred), lasting=True)
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temporary))
+        if preferred is not None:
+            with suppress(OSError):
+                return cls(preferred, _take_preferred(preferred), lasting=True)
+        prefix = _COMMAND_PREFIX if preferred is None else SERVICE_PREFIX
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=temporary))
         return cls(path, _locked(path), lasting=False)
 
     def furnish(self, database: Path) -> None:
@@ -97,7 +117,7 @@ class Home:
     def leave(self) -> None:
         """Remove everything that was made here, and give up the lock."""
         self._clear()
-        if not self._lasting:
+        if not self.lasting:
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
@@ -114,9 +134,13 @@ def clamd_config(database: Path, temporary: Path, socket: Path) -> str:
 
 
 def has_signatures(database: Path) -> bool:
-    """Whether this directory holds signatures that we can read, ClamAV's own or the operator's."""
+    """Whether this directory holds signatures that we can read, ClamAV's own or the operator's.
+
+    Not while a freshclam fetches the first of ClamAV's own: half of them would find half of what is bad.
+    """
     with suppress(OSError):
-        return any(_is_signature_file(file) for file in database.iterdir())
+        files = list(database.iterdir())
+        return any(_is_signature_file(file) for file in files) and not _is_half_fetched(files)
     return False
 
 
@@ -148,6 +172,17 @@ def _is_signature_file(file: Path) -> bool:
     return os.access(file, os.R_OK) and file.is_file() and file.stat().st_size > 0
 
 
+def _is_half_fetched(files: Sequence[Path]) -> bool:
+    """Of main and daily only one is there, and freshclam's temporary directory says that it is at work."""
+    official = {file.stem for file in files if file.suffix in {".cvd", ".cld"}}
+    return len(official & {"main", "daily"}) == 1 and any(_is_at_work(file) for file in files)
+
+
+def _is_at_work(directory: Path) -> bool:
+    """A freshclam that was killed leaves its temporary directory behind."""
+    return directory.name.startswith("tmp.") and time.time() - directory.stat().st_mtime < _LONGEST_FETCH
+
+
 def _take_preferred(path: Path) -> int:
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
@@ -173,8 +208,10 @@ def _locked(path: Path) -> int:
 
 
 def _sweep(temporary: Path) -> None:
-    """Remove our homes whose service was killed: the lock went with it. An empty one is just being made."""
-    for path in temporary.glob(_PREFIX + "*"):
+    """Remove our homes whose owner was killed: the lock went with it. An empty one is just being made."""
+    for path in itertools.chain(
+        *(temporary.glob(f"{prefix}*") for prefix in (SERVICE_PREFIX, _COMMAND_PREFIX))
+    ):
         with suppress(OSError):
             if _is_ours(path) and any(path.iterdir()):
                 lock = _locked(path)

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Standard input is the leash: a line when we are done, just an end when we died. The shell becomes the
 # program, so its process ID is the child's.
@@ -76,6 +79,17 @@ class LeashedProcess:
         """What it writes, where that is a pipe."""
         return self._process.stdout
 
+    async def lines(self) -> AsyncIterator[str]:
+        """What it writes, line by line, to the end; once."""
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self.log)
+        try:
+            while line := await _line(reader):
+                yield line.rstrip()
+        finally:
+            transport.close()
+
     def poll(self) -> int | None:
         """Its exit status (negative: the signal that killed it), None while it runs."""
         return self._process.poll()
@@ -112,3 +126,15 @@ class LeashedProcess:
         # Where we are process 1, as in a container, the orphaned watcher is ours to reap.
         with suppress(ChildProcessError):
             os.waitpid(-self.pid, 0)
+
+
+def find_program(name: str) -> str | None:
+    """Its path; Debian has daemons in /usr/sbin, which is not in everybody's PATH."""
+    return shutil.which(name) or shutil.which(name, path=PATH)
+
+
+async def _line(log: asyncio.StreamReader) -> str:
+    """The next line with its end; "" at the end of the log."""
+    while True:
+        with suppress(ValueError):  # longer than the reader's limit, which threw it away
+            return (await log.readline()).decode(errors="replace")

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from scanner.clamd.home import DATABASE, PREFERRED_HOME, TEMPORARY, Home, has_signatures
-from scanner.clamd.leash import LeashedProcess
+from scanner.clamd.backend import Clamd
+from scanner.clamd.database import Load
+from scanner.clamd.home import (
+    CLAMD_SETTINGS,
+    DATABASE,
+    EMBEDDED,
+    OWN_DATABASE,
+    PREFERRED_HOME,
+    TEMPORARY,
+    Home,
+    has_signatures,
+)
+from scanner.clamd.leash import PATH, LeashedProcess, find_program
+from scanner.clamd.protocol import ClamdAddress
 from scanner.errors import ConfigError
 from scanner.events import ProcessChanged, Publish
 
 # The allocator keeps its memory between scans: 1.6 times the files/s at 10 KB for 35 MB more
 # (facts/performance.md, Knobs). LC_ALL: we read the log.
 ENVIRONMENT = {
-    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH": PATH,
     "LC_ALL": "C",
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "2147483648",
@@ -31,13 +42,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _STEADY = 60.0  # seconds up after which a crash counts as the first one
 _GRACE = 3.0  # seconds from SIGTERM to SIGKILL
 _PROBLEMS = 10  # lines passed on of one start
-_DATABASE_POLL = 30.0
+_DATABASE_POLL = 5.0
 _PING_TIMEOUT = 2.0
 
 _LOADING = re.compile(r"Reading databases from ")
 _LOADED = re.compile(r"Database correctly reloaded")
 _NOT_LOADED = re.compile(r"WARNING: Database reload failed")
 _SCANS = re.compile(r"Self checking every ")
+_BROKEN = re.compile(r"LibClamAV Error: Can't load /(?:[^/\0]+/)*([\w.-]{1,100}): ([A-Za-z /']{1,100})")
 _PROBLEM = re.compile(r"(?:LibClamAV )?(?:ERROR|Error): ?(.{1,300})")
 
 
@@ -45,25 +57,27 @@ class EmbeddedClamd:
     """Keeps a clamd running, as an asynchronous context manager that never waits for clamd itself.
 
     `publish` is told every change as a ProcessChanged: started, ready, reloaded, problem, restarting, ended,
-    missing, stopped. `database` is used when it holds signatures, else the test set; `home` and `temporary`
-    are where its files may lie. Raises ConfigError where neither can be written.
+    missing, stopped. The first of `databases` that holds signatures is used, else the test set; `home` and
+    `temporary` are where its files may lie; of a command that is no service `home` is None. Raises
+    ConfigError where neither can be written.
     """
 
     def __init__(
         self,
         publish: Publish,
         *,
-        database: Path = DATABASE,
-        home: Path = PREFERRED_HOME,
+        databases: Sequence[Path] = (DATABASE, OWN_DATABASE),
+        home: Path | None = PREFERRED_HOME,
         temporary: Path = TEMPORARY,
         binary: str = "clamd",
     ) -> None:
         self._publish = publish
-        self._wanted_database = database
+        self._databases = databases
         self._places = home, temporary
         self._binary = binary
         self._began_loading = 0.0
-        self._last_reload: float | None = None
+        self._load_problem = ""
+        self._last_load: Load | None = None
         self._process: LeashedProcess | None = None
         self._up = asyncio.Event()
 
@@ -71,8 +85,8 @@ class EmbeddedClamd:
         try:
             self._home = Home.take(*self._places)
         except OSError as problem:
-            places = " nor ".join(map(str, self._places))
-            raise ConfigError(f"the embedded clamd can write neither {places}") from problem
+            places = " or ".join(str(place) for place in self._places if place is not None)
+            raise ConfigError(f"the embedded clamd cannot write to {places}") from problem
         self.database = self._choose_database()
         self._task = asyncio.create_task(self._supervise())
         return self
@@ -94,9 +108,26 @@ class EmbeddedClamd:
         return self._home.path
 
     @property
+    def lasting(self) -> bool:
+        """Whether the next service will have the same home."""
+        return self._home.lasting
+
+    @property
     def socket(self) -> Path:
         """The unix socket; it may not be there yet."""
         return self._home.socket
+
+    @property
+    def clamd(self) -> Clamd:
+        """What a pool of clamds needs to know of it."""
+        return Clamd(
+            ClamdAddress.parse(f"unix:{self.socket}"),
+            name=EMBEDDED,
+            settings=CLAMD_SETTINGS,
+            database=lambda: self.database,
+            last_load=self.last_load,
+            test_signatures=lambda: self.test_signatures,
+        )
 
     @property
     def pid(self) -> int | None:
@@ -113,12 +144,12 @@ class EmbeddedClamd:
         """Which signatures it uses, for people."""
         return "the test set (EICAR and a few made-up ones)" if self.test_signatures else str(self.database)
 
-    def last_reload(self) -> float | None:
-        """When the newest finished load of signatures *began*, in `time.monotonic()`; None before the first.
+    def last_load(self) -> Load | None:
+        """The newest load of signatures that is over; None before the first.
 
-        A database that changed before that instant is loaded.
+        If it went well, a database that changed before it began is loaded.
         """
-        return self._last_reload
+        return self._last_load
 
     async def ready(self, within: float) -> bool:
         """Wait until clamd answers, for `within` seconds at most; whether it does."""
@@ -138,7 +169,7 @@ class EmbeddedClamd:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _run_once(self) -> None:
-        binary = _find(self._binary)
+        binary = find_program(self._binary)
         if binary is None:
             self._tell("missing", f"no {self._binary} here; Debian has it: apt-get install clamav-daemon")
             return
@@ -155,8 +186,7 @@ class EmbeddedClamd:
         self._home.furnish(self.database)
 
     def _choose_database(self) -> Path:
-        real = has_signatures(self._wanted_database)
-        return self._wanted_database if real else self._home.test_database
+        return next(filter(has_signatures, self._databases), self._home.test_database)
 
     @asynccontextmanager
     async def _child(self, binary: str) -> AsyncIterator[LeashedProcess]:
@@ -188,21 +218,21 @@ class EmbeddedClamd:
         began = self._began_loading
         while not await _answers(self._home.socket):  # noqa: ASYNC110  # it is another process's event
             await asyncio.sleep(0.1)
-        self._last_reload = max(began, self._last_reload or began)
+        if self._last_load is None or self._last_load.began < began:
+            self._last_load = Load(began)
         self._up.set()
         self._tell("ready", self.signatures)
 
     async def _watch_database(self, process: LeashedProcess) -> None:
-        """Start anew when real signatures come: on the test set `serve` calls nothing clean."""
-        if self.test_signatures:
-            while not has_signatures(self._wanted_database):  # noqa: ASYNC110  # another process's event
-                await asyncio.sleep(_DATABASE_POLL)
-            self._tell("restarting", f"signatures have come to {self._wanted_database}")
-            process.terminate()
+        """Start anew when better signatures come: on the test set `serve` calls nothing clean."""
+        while (better := self._choose_database()) in {self.database, self._home.test_database}:  # noqa: ASYNC110
+            await asyncio.sleep(_DATABASE_POLL)
+        self._tell("restarting", f"signatures have come to {better}")
+        process.terminate()
 
     async def _read_log(self, process: LeashedProcess) -> None:
         problems_left = _PROBLEMS
-        async for line in _lines(process):
+        async for line in process.lines():
             self._note_reload(line)
             if _SCANS.match(line):  # from here on a line may hold a name from inside somebody's archive
                 problems_left = 0
@@ -213,20 +243,18 @@ class EmbeddedClamd:
 
     def _note_reload(self, line: str) -> None:
         if _LOADING.match(line):
-            self._began_loading = time.monotonic()
+            self._began_loading, self._load_problem = time.monotonic(), ""
+        elif broken := _BROKEN.match(line):
+            self._load_problem = f"{broken[1]}: {broken[2]}"
         elif _LOADED.match(line):
-            self._last_reload = self._began_loading
+            self._last_load = Load(self._began_loading)
             self._tell("reloaded", line)
         elif _NOT_LOADED.match(line):
-            self._tell("problem", line)
+            self._last_load = Load(self._began_loading, self._load_problem or line)
+            self._tell("problem", f"Database reload failed, {self._last_load.problem}")
 
     def _tell(self, state: str, detail: str) -> None:
         self._publish(ProcessChanged("clamd", state, detail))
-
-
-def _find(binary: str) -> str | None:
-    """Debian has clamd in /usr/sbin, which is not in everybody's PATH."""
-    return shutil.which(binary) or shutil.which(binary, path=ENVIRONMENT["PATH"])
 
 
 async def _answers(socket: Path) -> bool:
@@ -240,24 +268,6 @@ async def _answers(socket: Path) -> bool:
                 writer.close()
     except OSError:  # TimeoutError is one
         return False
-
-
-async def _lines(process: LeashedProcess) -> AsyncIterator[str]:
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, process.log)
-    try:
-        while line := await _line(reader):
-            yield line.rstrip()
-    finally:
-        transport.close()
-
-
-async def _line(log: asyncio.StreamReader) -> str:
-    """The next line with its end; "" at the end of the log."""
-    while True:
-        with suppress(ValueError):  # longer than the reader's limit, which threw it away
-            return (await log.readline()).decode(errors="replace")
 
 
 def _describe(returncode: int) -> str:

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
 
-from scanner.config import Config
-from scanner.key_files import read_secret
+from scanner.config import Config, Crypto
+from scanner.key_files import read_secret, retired_secret_files
+from scanner.tls import trusting
 
 
 def check_config(
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the effective configuration, or what is wrong with it.
 
     Exits with 2 where something is. Opens every file that is named, writes nothing, and needs
-    neither state_dir nor clamd.
+    neither state_dir nor clamd. Values of headers are masked.
     """
     loaded = Config.load(config)
-    for key, file in _named_files(loaded):
+    for key, file in _secrets(loaded.crypto):
         read_secret(file, key)
+    if loaded.homeserver.ca_file is not None:
+        trusting(loaded.homeserver.ca_file, "homeserver.ca_file")
     tree = loaded.model_dump(mode="json")
     typer.echo(json.dumps(tree) if as_json else yaml.safe_dump(tree, sort_keys=False).rstrip())
 
 
-def _named_files(config: Config) -> list[tuple[str, Path]]:
-    crypto = config.crypto
-    named = [
-        ("crypto.secret_file", crypto.secret_file),
-        ("crypto.index_secret_file", crypto.index_secret_file),
-    ]
-    retired = [("crypto.retired_secret_files", file) for file in crypto.retired_secret_files]
-    return [(key, file) for key, file in named if file is not None] + retired
+def _secrets(crypto: Crypto) -> Iterator[tuple[str, Path]]:
+    """Every secret file that is named, and those that were rotated away beside it."""
+    if crypto.secret_file is not None:
+        for file in (crypto.secret_file, *retired_secret_files(crypto.secret_file)):
+            yield "crypto.secret_file", file
+    if crypto.index_secret_file is not None:
+        yield "crypto.index_secret_file", crypto.index_secret_file
+    for file in crypto.retired_secret_files:
+        yield "crypto.retired_secret_files", file

@@ -9,41 +9,106 @@ from typing import Annotated
 import typer
 
 from scanner.config import Config
-from scanner.crypto.pk import ServerKeys
+from scanner.crypto.olm_pickle import unpickle_secret
+from scanner.crypto.pk import ServerKeys, format_secret
 from scanner.errors import ConfigError
-from scanner.key_files import REQUEST_SECRET, read_secret, write_secret
+from scanner.key_files import REQUEST_SECRET, read_secret, rotate_secret, write_secret
+from scanner.migration import pickled_secret
 
-app = typer.Typer(help="Make and show keys.", no_args_is_help=True)
+_KEY = "crypto.secret_file"
+
+app = typer.Typer(help="Make, show, rotate and import keys.", no_args_is_help=True)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NewFile = Annotated[Path, typer.Argument(metavar="SECRET", help="Where to write the secret; must not exist.")]
 
 
 @app.command()
-def generate(
-    file: Annotated[Path, typer.Argument(help="Where to write the new secret; must not exist.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def generate(file: NewFile, as_json: AsJson = False) -> None:
     """Write a new secret (mode 0600) and print its public key."""
-    try:
-        write_secret(file)
-    except FileExistsError:
-        raise ConfigError(f"{file}: exists already; a secret is never overwritten") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
+    _write(file)
     _print_public(file, as_json=as_json)
 
 
 @app.command("show-public")
-def show_public(
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def show_public(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Print the public key that `GET public_key` answers."""
-    loaded = Config.load(config)
-    named, generated = loaded.crypto.secret_file, loaded.state_dir / REQUEST_SECRET
+    _print_public(_current(Config.load(config)), as_json=as_json)
+
+
+@app.command()
+def rotate(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Make a new secret; the old one still opens bodies.
+
+    The old one stays beside the new one as NAME.retired-TIME, where the service finds it. Keep it there:
+    clients may not ask for the new public key for months. A service that runs takes up both on SIGHUP, or
+    when it is started again. Prints the new public key.
+    """
+    file = _current(Config.load(config))
+    read_secret(file, _KEY)
+    try:
+        retired = rotate_secret(file)
+    except OSError as error:
+        raise ConfigError(
+            f"{_KEY}: {file}: cannot be rotated in its folder: {error.strerror}; make another with "
+            f"`keys generate`, name it there, and this one in crypto.retired_secret_files"
+        ) from None
+    if as_json:
+        typer.echo(json.dumps({"public_key": _public(file), "retired_file": str(retired)}))
+        return
+    typer.echo(_public(file))
+    typer.echo(f"The old secret is {retired}; keep it.", err=True)
+    typer.echo("Now send SIGHUP to the service, or start it again.", err=True)
+
+
+@app.command("import-pickle")
+def import_pickle(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The other scanner's configuration, which names pickle and pickle key."
+        ),
+    ],
+    file: NewFile,
+    as_json: AsJson = False,
+) -> None:
+    """Write the secret that another scanner has pickled.
+
+    The Node scanner and matrix-content-scanner up to 1.2 kept it in a pickle of libolm. Prints its public
+    key, which must be the one that clients know.
+    """
+    pickle, pickle_key = pickled_secret(config)
+    try:
+        secret = unpickle_secret(pickle.read_bytes(), pickle_key)
+    except OSError as error:
+        raise ConfigError(f"{pickle}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{pickle}: {error}") from None
+    _write(file, format_secret(secret))
+    _print_public(file, as_json=as_json)
+
+
+def _current(config: Config) -> Path:
+    named, generated = config.crypto.secret_file, config.state_dir / REQUEST_SECRET
     if named is None and not generated.exists():
         raise ConfigError(f"{generated}: not there yet; it is made at the first start")
-    _print_public(named or generated, as_json=as_json)
+    return named or generated
+
+
+def _write(file: Path, secret: str | None = None) -> None:
+    try:
+        write_secret(file, secret)
+    except FileExistsError:
+        raise ConfigError(f"{file}: exists already; a secret is never overwritten") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+
+
+def _public(file: Path) -> str:
+    return ServerKeys(read_secret(file, _KEY)).public_key
 
 
 def _print_public(file: Path, *, as_json: bool) -> None:
-    public_key = ServerKeys(read_secret(file, "crypto.secret_file")).public_key
+    public_key = _public(file)
     typer.echo(json.dumps({"public_key": public_key}) if as_json else public_key)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated
 
 import typer
 
-from scanner.cli import check_config, keys, serve
-from scanner.cli.version import product_version
+from scanner.cli import check_config, config, doctor, keys, scan, serve, verdict
+from scanner.cli.terminal import one_line
+from scanner.cli.version import all_versions
 from scanner.errors import ScannerError
 
 EXIT_UNUSABLE = 2
@@ -21,34 +23,36 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("serve")(serve.serve)
+app.command("scan")(scan.scan)
 app.command("check-config")(check_config.check_config)
+app.command("doctor")(doctor.doctor)
+app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
+app.add_typer(verdict.app, name="verdict")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"media-scanner {product_version()}")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the versions of the scanner and of what it stands on.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --version: print JSON.")] = False,
 ) -> None:
     """An antivirus proxy in front of a Matrix homeserver's media, encrypted attachments included."""
+    if version:
+        versions = all_versions()
+        lines = "\n".join(f"{name} {number}" for name, number in versions.items())
+        typer.echo(json.dumps(versions) if as_json else lines)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        context.fail("Missing command.")
 
 
 def main() -> None:
     """Run the command line; what the operator must change ends it with one line and exit code 2."""
     try:
-        app()
+        app(prog_name="media-scanner")
     except ScannerError as error:
-        typer.echo(f"media-scanner: {_one_line(error.info)}", err=True)
+        typer.echo(f"media-scanner: {one_line(error.info)}", err=True)
         sys.exit(EXIT_UNUSABLE)
-
-
-def _one_line(text: str) -> str:
-    """Names of keys and files may hold line feeds and terminal escapes."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,4 +1,4 @@
-"""`media-scanner serve`: run the service until it is told to stop."""
+"""`media-scanner serve`: run the service until it is told to stop; SIGHUP reloads its configuration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +20,10 @@ import typer
 import uvloop
 
 from scanner.app import Service, running
+from scanner.cli.terminal import one_line
 from scanner.cli.version import product_version
 from scanner.config import Config
+from scanner.events import Reloaded, ReloadFailed
 
 _PR_SET_DUMPABLE = 4
 _SWITCH_INTERVAL = 0.001
@@ -36,15 +41,24 @@ _REFUSING_BANNER = """\
 **  Install real signatures (freshclam); they are taken up then.    **
 **********************************************************************"""
 
+_OBSERVING_BANNER = """\
+**********************************************************************
+**  OBSERVING: downloads are handed over, malware included.         **
+**  What would be withheld is logged and counted, and no more.      **
+**  It does NOT protect anybody until policy.mode is enforce.       **
+**********************************************************************"""
+
 
 def serve(
     config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
 ) -> None:
-    """Serve the scanner API until SIGTERM or Ctrl-C."""
+    """Serve the scanner API until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
+    # Until there is something to reload, SIGHUP waits: by default it would end us.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     loaded = Config.load(config)
     harden()
     tune()
-    uvloop.run(_serve(loaded))
+    uvloop.run(_serve(loaded, config))
 
 
 def harden() -> None:
@@ -64,15 +78,52 @@ def tune() -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL)
 
 
-async def _serve(config: Config) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+async def _serve(config: Config, file: Path | None) -> None:
+    stop, reload = asyncio.Event(), asyncio.Event()
+    _handle_signals(stop, reload)
     async with running(config, product_version()) as service:
-        greeting = asyncio.create_task(_greet(service))
+        tasks = [asyncio.create_task(work) for work in (_greet(service), _reload(service, reload, file))]
         await stop.wait()
-        greeting.cancel()
+        for task in tasks:
+            task.cancel()
         service.readiness.stopping = True
+
+
+def _handle_signals(stop: asyncio.Event, reload: asyncio.Event) -> None:
+    terminal = next((fd for fd in range(3) if os.isatty(fd)), None)
+
+    def hang_up() -> None:
+        """A terminal that was closed says so with the signal that daemons take for a reload."""
+        closed = terminal is not None and not os.isatty(terminal)
+        (stop if closed else reload).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
+async def _reload(service: Service, asked: asyncio.Event, file: Path | None) -> None:
+    """One at a time; whoever asks meanwhile is served by one more."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        told = await service.reloader.reload(partial(Config.load, file))
+        for line in _report(told, observing=service.config.policy.mode == "observe"):
+            _say(line)
+        if file is None:
+            _say("There is no configuration file: only secret files were read again.")
+
+
+def _report(told: Reloaded | ReloadFailed, *, observing: bool) -> Iterator[str]:
+    if isinstance(told, ReloadFailed):
+        yield f"Configuration refused, nothing has changed: {one_line(told.problem)}"
+        return
+    yield f"Configuration reloaded: {', '.join(told.changed) or 'nothing has changed'}"
+    yield from (f"Needs a restart: {setting}" for setting in told.pending)
+    if observing and "policy.mode" in told.changed:
+        yield _OBSERVING_BANNER
 
 
 async def _greet(service: Service) -> None:
@@ -80,6 +131,8 @@ async def _greet(service: Service) -> None:
     server = service.config.server
     _say(f"Listening on http://{server.listen} in front of {service.config.homeserver.url}")
     _say(f"Metrics and readiness on http://{server.ops_listen}/metrics and /health/ready")
+    if service.config.policy.mode == "observe":
+        _say(_OBSERVING_BANNER)
     if os.geteuid() == 0:
         _say("Running as root: give the service a user of its own in production.")
     end = time.monotonic() + _WAIT_FOR_SIGNATURES
@@ -94,4 +147,7 @@ async def _greet(service: Service) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - for people; the log is on standard output
+    """For people, the log is on standard output; if nobody is there any more, the service goes on."""
+    with suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

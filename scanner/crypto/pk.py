@@ -63,8 +63,13 @@ class ServerKeys:
 
 
 def generate_secret() -> str:
-    """A new secret, as it stands in a secret file: padded, so that the reference reads it as well."""
-    return b64encode(os.urandom(_SECRET_BYTES)).decode()
+    """A new secret, as it stands in a secret file."""
+    return format_secret(os.urandom(_SECRET_BYTES))
+
+
+def format_secret(secret: bytes) -> str:
+    """A secret as it stands in a secret file: padded, so that the reference reads it as well."""
+    return b64encode(secret).decode()
 
 
 def parse_secret(text: str | bytes) -> bytes:

@@ -8,7 +8,7 @@ embedded test set is all there is, nothing is clean.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from scanner.clamd.backend import Clamd, ClamdBackend
@@ -22,7 +22,8 @@ from scanner.verdict import Outcome, Reason, Report
 class ClamAV:
     """ClamAV behind one or several clamds; times are in seconds.
 
-    A clamd that has nothing but the embedded test set is not asked unless `accept_test_signatures`.
+    A clamd that has nothing but the embedded test set is not asked unless `accept_test_signatures`. `epoch`
+    is part of every version: when it changes, whatever is remembered is out of date.
     """
 
     name = ENGINE
@@ -35,9 +36,10 @@ class ClamAV:
         scan_timeout: float = 25.0,
         signature_poll: float = 5.0,
         accept_test_signatures: bool = False,
+        epoch: Callable[[], int] = lambda: 0,
     ) -> None:
         self.backends = tuple(
-            ClamdBackend(clamd, publish=publish, scan_timeout=scan_timeout) for clamd in clamds
+            ClamdBackend(clamd, publish=publish, scan_timeout=scan_timeout, epoch=epoch) for clamd in clamds
         )
         self._scan_timeout = scan_timeout
         self._signature_poll = signature_poll

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Self
 
 import magic
@@ -32,18 +33,27 @@ class Mime:
 
     def __init__(
         self,
-        allowed: frozenset[str] | None = None,
-        blocked: frozenset[str] | None = None,
+        allowed: Collection[str] | None = None,
+        blocked: Collection[str] | None = None,
         timeout: float = 5.0,
     ) -> None:
-        self._allowed = allowed
-        self._blocked = blocked
         self._timeout = timeout
         self._magic = magic.Magic(mime=True)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="libmagic")
+        self._take(allowed, blocked)
+
+    def _take(self, allowed: Collection[str] | None, blocked: Collection[str] | None) -> None:
+        self._allowed = allowed
+        self._blocked = blocked
         self._version = f"{_libmagic_version()}/{_digest(allowed, blocked)}"
         self._clean = Report(self.name, Outcome.CLEAN, self._version)
         self._forbidden = Report(self.name, Outcome.FORBIDDEN, self._version, Reason.FORBIDDEN_TYPE)
+
+    def with_lists(self, allowed: Collection[str] | None, blocked: Collection[str] | None) -> Self:
+        """Another with these lists, for as long as this one is open: they share libmagic and its thread."""
+        other = copy(self)
+        other._take(allowed, blocked)  # noqa: SLF001 - it is one of us
+        return other
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,6 +98,6 @@ def _libmagic_version() -> int:
     return int(magic.version())  # type: ignore[no-untyped-call]
 
 
-def _digest(*lists: Iterable[str] | None) -> str:
-    canonical = json.dumps([None if names is None else sorted(names) for names in lists])
+def _digest(*lists: Collection[str] | None) -> str:
+    canonical = json.dumps([None if names is None else sorted(set(names)) for names in lists])
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -33,23 +33,33 @@ from scanner.events import (
     Event,
     FlightJoined,
     LibraryWarned,
+    Observed,
     ProcessChanged,
     Rejected,
+    Reloaded,
+    ReloadFailed,
     Scanned,
+    SignaturesUpdated,
     StageTimed,
     StoreFailed,
     UpstreamAnswered,
     VerdictLookedUp,
 )
-from scanner.verdict import Category, Detection, Report, Verdict
+from scanner.verdict import Category, Detection, Outcome, Report, Verdict
 
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 Fields = dict[str, Any]
 
 _ECS = {"version": "8.11.0"}
-_BAD_STATES = frozenset({"down", "ended", "missing", "problem", "restarting", "untrusted"})
+_BAD_STATES = frozenset({"down", "ended", "kept", "missing", "problem", "restarting", "untrusted"})
+_UPDATE_LEVELS = {"updated": INFO, "current": DEBUG}
 _CANARY_LEVELS = {True: INFO, None: WARNING, False: ERROR}
 _CANARY_WORDS = {True: "passed", None: "no answer", False: "wrong answer"}
+# What was done, by whether the policy only observes; ECS has no outcome for what is mere information.
+_ACTIONS: dict[bool, Fields] = {
+    False: {"type": ["denied"], "action": "media-blocked", "outcome": "success"},
+    True: {"type": ["info"], "action": "media-would-block"},
+}
 # As Elastic's rules have it: 21 is low, 47 medium, 73 high.
 _SEVERITIES = {Category.TEST: 21, Category.PUA: 47, Category.HEURISTIC: 47}
 _HIGH = 73
@@ -66,15 +76,12 @@ _to_json = json.JSONEncoder(separators=(",", ":")).encode
 class Log:
     """An EventSink; use it as an async context manager.
 
-    Lines below `level` are left out, but for detections. `version` and `policy` stand in detections, `fd`
-    is where the lines go.
+    Lines below `level` are left out, but for detections. `version` stands in detections, `fd` is where
+    the lines go.
     """
 
-    def __init__(
-        self, level: str = "info", *, version: str = "", policy: str = "enforce", fd: int = 1
-    ) -> None:
-        self._level = logging.getLevelNamesMapping()[level.upper()]
-        self._policy = policy
+    def __init__(self, level: str = "info", *, version: str = "", fd: int = 1) -> None:
+        self.set_level(level)
         self._observer = {"vendor": "matrix-media-scanner", "product": "media-scanner", "version": version}
         self._writer = _Writer(fd)
         self._seen: OrderedDict[str, int] = OrderedDict()
@@ -86,6 +93,10 @@ class Log:
 
     async def __aexit__(self, *_: object) -> None:
         self._writer.stop()
+
+    def set_level(self, level: str) -> None:
+        """`debug`, `info`, `warning` or `error`, from the next line on."""
+        self._level = logging.getLevelNamesMapping()[level.upper()]
 
     @property
     def dropped(self) -> int:
@@ -103,6 +114,12 @@ class Log:
                 self._answered(event)
             case Detected():
                 self._writer.put(self._detection(event), _MAX_DETECTIONS)
+            case Observed():
+                self._observed(event)
+            case Reloaded():
+                self._reloaded(event)
+            case ReloadFailed(problem):
+                self._line(ERROR, "configuration refused", {"problem": problem})
             case CanaryRan():
                 self._canary_ran(event)
             case BackendChanged(engine, backend, state, detail):
@@ -110,6 +127,8 @@ class Log:
                 self._line(_change_level(state), f"{engine} {state}", fields)
             case ProcessChanged(process, state, detail):
                 self._line(_change_level(state), f"{process} {state}", {"detail": detail})
+            case SignaturesUpdated(result, detail):
+                self._line(_UPDATE_LEVELS.get(result, WARNING), f"signatures {result}", {"detail": detail})
             case EngineFailed(engine, problem):
                 self._line(WARNING, "engine failed", {"engine": engine, "problem": problem})
             case StoreFailed(store, problem):
@@ -138,6 +157,23 @@ class Log:
             }
             self._line(level, "answered", fields, event.request_id)
 
+    def _observed(self, event: Observed) -> None:
+        """But for what is infected: that has its own line."""
+        if event.outcome is Outcome.INFECTED:
+            return
+        fields = {
+            "mxc": str(event.occasion.ref),
+            "encrypted": event.occasion.encrypted,
+            "source": event.occasion.source,
+            "verdict": event.outcome.name.lower(),
+            "reason": event.reason,
+        }
+        self._line(INFO, "would withhold", fields, event.occasion.request_id)
+
+    def _reloaded(self, event: Reloaded) -> None:
+        fields = {"changed": list(event.changed), "needs_restart": list(event.pending)}
+        self._line(WARNING if event.pending else INFO, "configuration reloaded", fields)
+
     def _canary_ran(self, event: CanaryRan) -> None:
         """A backend that is asked every second gets a line when its answer changes; none while it starts."""
         changed = self._canaries.get(event.backend) is not event.passed
@@ -159,9 +195,7 @@ class Log:
             "event": {
                 "kind": "alert",
                 "category": ["malware"],
-                "type": ["denied"],
-                "action": "media-blocked",
-                "outcome": "success",
+                **_ACTIONS[event.decision.observed],
                 "id": _ulid(),
                 "severity": _SEVERITIES.get(found.category, _HIGH),
                 "provider": "media-scanner",
@@ -184,11 +218,12 @@ class Log:
                 "test": found.category is Category.TEST,
                 "first_seen": _rfc3339(verdict.judged_at),
                 "seen_count": self._count(verdict.hashes.sha256 if verdict.hashes else str(occasion.ref)),
-                "policy": self._policy,
+                "policy": "observe" if event.decision.observed else "enforce",
                 "request_id": occasion.request_id,
             },
         }
-        return _rendered(WARNING, f"infected media withheld: {found.signature}", fields)
+        fate = "would be withheld" if event.decision.observed else "withheld"
+        return _rendered(WARNING, f"infected media {fate}: {found.signature}", fields)
 
     def _count(self, content: str) -> int:
         """How often this content was asked for; those not asked for lately are forgotten."""

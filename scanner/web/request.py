@@ -12,6 +12,7 @@ from aiohttp import HttpVersion11, web
 
 from scanner.errors import MalformedRequest, RequestTooLarge, Unavailable
 from scanner.media import MediaRef
+from scanner.web.texts import Language
 
 _MAX_BODY = 1024 * 1024
 # Ten times what clients send; of larger ones only so many are held at once (`Site`).
@@ -29,6 +30,7 @@ class Request:
     authorization: str | None = field(repr=False)
     client_ip: str | None
     large_bodies: asyncio.Semaphore
+    language: Language = "en"
     began: float = field(default_factory=time.monotonic)
     id: str = field(default_factory=lambda: uuid4().hex)
     ref: MediaRef | None = None

@@ -30,6 +30,7 @@ from scanner.events import Answered, BadRequest, Crashed, DecryptFailed, Event, 
 from scanner.web import wire
 from scanner.web.request import Request
 from scanner.web.routes import Route, Router, split_target
+from scanner.web.texts import Language
 from scanner.web.wire import Answer
 
 Networks = Sequence[IPv4Network | IPv6Network]
@@ -44,9 +45,11 @@ UNKNOWN_ROUTE = "unknown"
 class _Connection(web.RequestHandler):
     """One connection: a head must be complete within 10 s; what is no HTTP is answered without an echo."""
 
-    __slots__ = ("_head_timer", "_publish")
+    __slots__ = ("_head_timer", "_publish", "_site")
 
-    def __init__(self, publish: Publish, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, site: Site, publish: Publish, server: web.Server, loop: asyncio.AbstractEventLoop
+    ) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -55,6 +58,7 @@ class _Connection(web.RequestHandler):
             keepalive_timeout=_KEEPALIVE,
             lingering_time=_DISCARD,
         )
+        self._site = site
         self._publish = publish
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -105,7 +109,7 @@ class _Connection(web.RequestHandler):
         if isinstance(exc, ConnectionError) or request.writer.output_size:
             raise ConnectionError("the client is gone, or has half an answer")
         self._publish(BadRequest(type(exc).__name__ if exc is not None else "unknown"))
-        response = wire.complete(wire.malformed())
+        response = wire.complete(wire.malformed(self._site.language))
         response.force_close()
         return response
 
@@ -115,14 +119,18 @@ class _Server(web.Server):
 
     def __init__(self, site: Site, publish: Publish) -> None:
         super().__init__(site.respond, handler_cancellation=True)
+        self._site = site
         self._publish = publish
 
     def __call__(self) -> _Connection:
-        return _Connection(self._publish, self, self._loop)
+        return _Connection(self._site, self._publish, self, self._loop)
 
 
 class Site:
-    """One listener: its routes, and what they have in common. An async context manager that drains."""
+    """One listener: its routes, and what they have in common.
+
+    `trusted_proxies` and `language` may change at any time; a request keeps those it began with.
+    """
 
     def __init__(
         self,
@@ -132,12 +140,14 @@ class Site:
         request_timeout: float,
         reader_timeout: float,
         trusted_proxies: Networks,
+        language: Language = "en",
     ) -> None:
         self._router = Router(routes)
         self._publish = publish
         self._request_timeout = request_timeout
         self._reader_timeout = reader_timeout
-        self._trusted_proxies = trusted_proxies
+        self.trusted_proxies = trusted_proxies
+        self.language = language
         self._requests: set[asyncio.Task[Any]] = set()
         self._large_bodies = asyncio.Semaphore(_LARGE_BODIES)
         self._draining = False
@@ -211,7 +221,7 @@ class Site:
         try:
             request = self._request(http, segments, query, token)
         except ScannerError as error:
-            return None, route.template, wire.refusal(error)
+            return None, route.template, wire.refusal(error, self.language)
         return request, route.template, await self._handle(route, request)
 
     def _request(
@@ -220,7 +230,9 @@ class Site:
         deadline = asyncio.get_running_loop().time() + self._request_timeout
         authorization = _authorization(http, token)
         client_ip = self._client_ip(http)
-        return Request(http, segments, query, deadline, authorization, client_ip, self._large_bodies)
+        return Request(
+            http, segments, query, deadline, authorization, client_ip, self._large_bodies, self.language
+        )
 
     async def _handle(self, route: Route, request: Request) -> Answer:
         try:
@@ -228,15 +240,15 @@ class Site:
         except ScannerError as error:
             for event in _consequences(error):
                 self._publish(event)
-            return wire.refusal(error)
+            return wire.refusal(error, request.language)
         except asyncio.CancelledError:
             if not self._draining or request.http.transport is None:
                 raise
             self._publish(Rejected("shutdown"))
-            return wire.refusal(Unavailable("shutting down, try again", "shutdown"))
+            return wire.refusal(Unavailable("shutting down, try again", "shutdown"), request.language)
         except Exception as error:  # noqa: BLE001 - the outermost guard: a bug of ours is one failed request
             self._publish(Crashed(route.template, type(error).__name__, _where(error), request.id))
-            return wire.crashed()
+            return wire.crashed(request.language)
 
     def _client_ip(self, http: web.BaseRequest) -> str | None:
         """The peer's address, or what a trusted proxy says of it; never a caller's own word."""
@@ -252,7 +264,7 @@ class Site:
 
     def _is_trusted(self, address: str) -> bool:
         parsed = ip_address(address)
-        return any(parsed in network for network in self._trusted_proxies)
+        return any(parsed in network for network in self.trusted_proxies)
 
 
 def _authorization(http: web.BaseRequest, token: str | None) -> str | None:

@@ -43,7 +43,9 @@ from scanner.errors import (
     UpstreamSilent,
 )
 from scanner.media import Body, Progress
-from scanner.verdict import Decision, Outcome, Reason
+from scanner.verdict import Decision, Outcome
+from scanner.web import texts
+from scanner.web.texts import Language
 
 
 class Code(StrEnum):
@@ -128,22 +130,6 @@ _WITHHELD: Mapping[Outcome, tuple[int, Code]] = {
     Outcome.FAILED: (503, Code.UNKNOWN),
 }
 
-INFO: Mapping[Reason | None, str] = {
-    None: "File is clean",
-    Reason.MALWARE: "Malware was found in this file",
-    Reason.FORBIDDEN_TYPE: "Files of this type are not allowed here",
-    Reason.ENCRYPTED_ARCHIVE: "This archive is protected by a password and cannot be inspected",
-    Reason.ENCRYPTED_DOCUMENT: "This document is protected by a password and cannot be inspected",
-    Reason.LIMIT: "This file contains too much to be inspected",
-    Reason.TIME_LIMIT: "This file takes too long to inspect",
-    Reason.DAMAGED: "This file is damaged and cannot be inspected",
-    Reason.AMBIGUOUS: "This archive is of a kind that cannot be inspected",
-    Reason.ENGINE_UNAVAILABLE: "The antivirus cannot be reached, try again later",
-    Reason.ENGINE_ERROR: "The antivirus failed, try again later",
-    Reason.ENGINE_TIMEOUT: "The antivirus did not answer in time, try again later",
-    Reason.TEST_SIGNATURES: "The antivirus has no signatures but a test set, so nothing is called clean",
-    Reason.CANARY: "The antivirus failed its own test, try again later",
-}
 RETRY_AFTER = 5  # seconds
 
 # Content types that a homeserver may serve inline: client-server API, "Serving inline content".
@@ -170,42 +156,46 @@ def json_answer(content: Mapping[str, Any], status: int = 200, reason: str | Non
     return Answer(status, dict(_JSON_HEADERS), json.dumps(content).encode(), reason=reason)
 
 
-def refusal(error: ScannerError) -> Answer:
+def refusal(error: ScannerError, language: Language) -> Answer:
     """What the caller of a scanner route gets for `error`."""
     status, code = _REFUSALS[type(error)]
     if isinstance(error, AccessDenied):
         code = Code(error.code)
-    answer = json_answer({"reason": code, "info": error.info}, status, code)
+    answer = _error(status, code, texts.in_language(error.info, language))
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         answer.headers["Retry-After"] = str(retry_after)
     return answer
 
 
-def withheld(decision: Decision) -> Answer:
+def withheld(decision: Decision, language: Language) -> Answer:
     """What the caller of a scanner route gets instead of media that the policy withholds."""
     status, code = _WITHHELD[decision.outcome]
-    answer = json_answer({"reason": code, "info": INFO[decision.reason]}, status, code)
+    answer = _error(status, code, texts.on_decision(decision, language))
     if decision.outcome is Outcome.FAILED:
         answer.headers["Retry-After"] = str(RETRY_AFTER)
     return answer
 
 
-def crashed() -> Answer:
+def crashed(language: Language) -> Answer:
     """An error of ours that nobody foresaw."""
-    return json_answer({"reason": Code.UNKNOWN, "info": "Internal error"}, 500, Code.UNKNOWN)
+    return _error(500, Code.UNKNOWN, texts.in_language(texts.CRASHED, language))
 
 
-def malformed() -> Answer:
+def malformed(language: Language) -> Answer:
     """What came is no HTTP: it may have been meant for a route of ours, so it has their form."""
-    return json_answer({"reason": Code.UNKNOWN, "info": "Malformed request"}, 400, Code.UNKNOWN)
+    return _error(400, Code.UNKNOWN, texts.in_language(texts.MALFORMED, language))
 
 
-def scanned(decision: Decision) -> Answer:
-    """The answer of `scan*`: clean or not; a forbidden type and a failure are errors here, too."""
+def scanned(decision: Decision, language: Language) -> Answer:
+    """The answer of `scan*`: the true verdict; a forbidden type and a failure are errors here, too."""
     if decision.outcome in (Outcome.FORBIDDEN, Outcome.FAILED):
-        return withheld(decision)
-    return json_answer({"clean": decision.deliver, "info": INFO[decision.reason]})
+        return withheld(decision, language)
+    return json_answer({"clean": decision.approved, "info": texts.on_decision(decision, language)})
+
+
+def _error(status: int, code: Code, info: str) -> Answer:
+    return json_answer({"reason": code, "info": info}, status, code)
 
 
 def unrecognized(status: int, error: str) -> Answer:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import stat
 import tempfile
@@ -11,6 +12,7 @@ import pytest
 from scanner.clamd.home import (
     DATABASE,
     PREFERRED_HOME,
+    SERVICE_PREFIX,
     TEMPORARY,
     Home,
     clamd_config,
@@ -76,6 +78,18 @@ def test_home_of_a_killed_service_is_removed_and_a_living_ones_is_not(temporary:
     living.leave()
 
 
+def test_home_of_a_command_is_never_the_services_and_is_removed_after_its_death(temporary: Path) -> None:
+    home = Home.take(None, temporary)
+    assert home.path.parent == temporary
+    assert not home.path.name.startswith(SERVICE_PREFIX)
+    home.furnish(home.test_database)
+    Home.take(None, temporary).leave()
+    assert home.path.exists()
+    os.close(home._lock)  # noqa: SLF001 - what its death does
+    Home.take(temporary / "preferred", temporary).leave()
+    assert not home.path.exists()
+
+
 def test_a_home_that_is_just_being_made_is_left_alone(temporary: Path) -> None:
     (temporary / "media-scanner-clamd-fresh").mkdir()
     Home.take(temporary / "preferred", temporary).leave()
@@ -105,6 +119,19 @@ def test_furnishing_removes_what_a_killed_clamd_left(temporary: Path) -> None:
 def test_files_that_name_what_is_bad_are_signatures(temporary: Path, name: str) -> None:
     (temporary / name).write_bytes(b"x")
     assert has_signatures(temporary)
+
+
+def test_half_of_what_freshclam_is_fetching_are_no_signatures_yet(temporary: Path) -> None:
+    """Half is what an operator may want to have, though: only while a freshclam is at work."""
+    (temporary / "main.cvd").write_bytes(b"x")
+    at_work = temporary / "tmp.0123456789"
+    at_work.mkdir()
+    assert not has_signatures(temporary)
+    (temporary / "daily.cvd").write_bytes(b"x")
+    assert has_signatures(temporary)
+    (temporary / "daily.cvd").unlink()
+    os.utime(at_work, (1, 1))
+    assert has_signatures(temporary), "that one was killed long ago"
 
 
 @pytest.mark.parametrize(

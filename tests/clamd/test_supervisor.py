@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -74,11 +74,15 @@ class Heard:
 
 @asynccontextmanager
 async def embedded(
-    place: Path, heard: Heard | None = None, *, database: Path | None = None, binary: str = "clamd"
+    place: Path,
+    heard: Heard | None = None,
+    *,
+    databases: Sequence[Path] = (),
+    binary: str = "clamd",
 ) -> AsyncIterator[EmbeddedClamd]:
     clamd = EmbeddedClamd(
         heard or Heard(),
-        database=database or place / "no-database",
+        databases=databases,
         home=place / "home",
         temporary=place,
         binary=binary,
@@ -100,9 +104,10 @@ def _reply(path: Path, data: bytes) -> str:
 
 
 def loaded(clamd: EmbeddedClamd) -> float:
-    at = clamd.last_reload()
-    assert at is not None
-    return at
+    load = clamd.last_load()
+    assert load is not None
+    assert not load.problem
+    return load.began
 
 
 def exists(pid: int) -> bool:
@@ -164,7 +169,7 @@ async def test_the_test_set_has_more_than_eicar(place: Path, name: str) -> None:
 @pytest.mark.real
 async def test_a_database_is_used_where_there_is_one(place: Path) -> None:
     database = own_signatures(place / "database")
-    async with embedded(place, database=database) as clamd:
+    async with embedded(place, databases=[database]) as clamd:
         assert await clamd.ready(20)
         assert not clamd.test_signatures
         assert (clamd.database, clamd.signatures) == (database, str(database))
@@ -177,13 +182,27 @@ async def test_signatures_that_come_later_are_taken_up(place: Path, monkeypatch:
     """A first start before freshclam has finished must not need a second one."""
     monkeypatch.setattr("scanner.clamd.supervisor._DATABASE_POLL", 0.05)
     heard, database = Heard(), place / "database"
-    async with embedded(place, heard, database=database) as clamd:
+    async with embedded(place, heard, databases=[database]) as clamd:
         assert await clamd.ready(20)
         assert clamd.test_signatures
         own_signatures(database)
         await heard.wait_for("ready", times=2)
         assert not clamd.test_signatures
     assert heard.states == ["started", "ready", "restarting", "ended", "started", "ready", "stopped"]
+
+
+@pytest.mark.real
+async def test_a_database_that_comes_first_in_the_order_is_preferred(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanner.clamd.supervisor._DATABASE_POLL", 0.05)
+    heard, first, second = Heard(), place / "first", own_signatures(place / "second")
+    async with embedded(place, heard, databases=[first, second]) as clamd:
+        assert await clamd.ready(20)
+        assert clamd.database == second
+        own_signatures(first)
+        await heard.wait_for("ready", times=2)
+        assert clamd.database == first
 
 
 @pytest.mark.real
@@ -250,15 +269,15 @@ async def test_a_clamd_that_cannot_be_started_is_a_problem_and_no_crash(place: P
 
 async def test_no_place_for_its_files_is_the_operators_to_change(place: Path) -> None:
     clamd = EmbeddedClamd(Heard(), home=place / "absent" / "home", temporary=place / "absent")
-    with pytest.raises(ConfigError, match="can write neither"):
+    with pytest.raises(ConfigError, match="cannot write to"):
         await clamd.__aenter__()
 
 
 @pytest.mark.real
 async def test_a_reload_is_timed_by_its_beginning(place: Path) -> None:
     database, heard = own_signatures(place / "database"), Heard()
-    async with embedded(place, heard, database=database) as clamd:
-        assert clamd.last_reload() is None
+    async with embedded(place, heard, databases=[database]) as clamd:
+        assert clamd.last_load() is None
         assert await clamd.ready(20)
         own_signatures(database, "Own.Newer")
         changed = time.monotonic()
@@ -270,24 +289,28 @@ async def test_a_reload_is_timed_by_its_beginning(place: Path) -> None:
 
 
 @pytest.mark.real
-async def test_a_reload_that_fails_is_said_and_does_not_count(place: Path) -> None:
+async def test_a_reload_that_fails_is_said_and_why(place: Path) -> None:
     """Clamd answers RELOADING all the same, and keeps what it had."""
     database, heard = own_signatures(place / "database"), Heard()
-    async with embedded(place, heard, database=database) as clamd:
+    async with embedded(place, heard, databases=[database]) as clamd:
         assert await clamd.ready(20)
-        loaded_at = loaded(clamd)
         (database / "broken.ndb").write_text("broken\n")
+        changed = time.monotonic()
         await reload(clamd)
         await heard.wait_for("problem")
-        assert loaded(clamd) == loaded_at
-    assert "Database reload failed" in heard.detail("problem")
+        load = clamd.last_load()
+        assert load is not None
+        assert load.problem == "broken.ndb: Malformed database"
+        assert load.began > changed
+        assert await reply(clamd, b"what this operator calls bad") == "stream: Own.Signature.UNOFFICIAL FOUND"
+    assert heard.detail("problem") == "Database reload failed, broken.ndb: Malformed database"
 
 
 @pytest.mark.real
 async def test_a_broken_database_is_said(place: Path) -> None:
     database, heard = own_signatures(place / "database"), Heard()
     (database / "broken.ndb").write_text("broken\n")
-    async with embedded(place, heard, database=database):
+    async with embedded(place, heard, databases=[database]):
         await heard.wait_for("ended")
     assert "Malformed database" in " ".join(event.detail for event in heard.events)
     assert heard.detail("ended") == "exit status 1"

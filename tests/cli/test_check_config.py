@@ -8,6 +8,7 @@ import yaml
 
 from scanner.config import Config
 from scanner.crypto.pk import generate_secret
+from tests.certificates import Authority
 from tests.cli.command import media_scanner, media_scanner_process, refused
 
 
@@ -44,6 +45,22 @@ def test_every_named_file_is_opened(tmp_path: Path) -> None:
         variable = f"MEDIA_SCANNER__CRYPTO__{key.upper()}"
         said = refused(media_scanner("check-config", **{variable: value}))
         assert said == f"crypto.{key}: {tmp_path}/absent: No such file or directory"
+
+
+def test_secret_that_was_rotated_away_is_opened(tmp_path: Path) -> None:
+    secret, retired = tmp_path / "secret", tmp_path / "secret.retired-20260101T000000Z"
+    secret.write_text(generate_secret())
+    retired.write_text("damaged")
+    said = refused(media_scanner("check-config", MEDIA_SCANNER__CRYPTO__SECRET_FILE=str(secret)))
+    assert said == f"crypto.secret_file: {retired}: a secret must be 32 bytes in base64"
+
+
+def test_certificates_are_opened(tmp_path: Path) -> None:
+    file = Authority(tmp_path).certificate
+    assert media_scanner("check-config", MEDIA_SCANNER__HOMESERVER__CA_FILE=str(file)).returncode == 0
+    file.write_text("no PEM")
+    said = refused(media_scanner("check-config", MEDIA_SCANNER__HOMESERVER__CA_FILE=str(file)))
+    assert said == f"homeserver.ca_file: {file}: holds no certificate in PEM"
 
 
 def test_secrets_are_not_printed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import yaml
 
+from scanner.crypto.pk import generate_secret
 from tests.clamd.fake_clamd import FakeClamd, ok
 from tests.cli.command import ROOT
 from tests.e2e.machine import clamds_of, own_database
@@ -33,7 +35,7 @@ def configuration(directory: Path, *clamds: str, **sections: dict[str, Any]) -> 
     tree: dict[str, Any] = {
         "state_dir": str(directory / "state"),
         "server": {"listen": f"{LOCAL}:{free_port()}", "ops_listen": f"{LOCAL}:{free_port()}"},
-        "clamav": {"addresses": list(clamds or [ABSENT])},
+        "clamav": {"addresses": list(clamds or [ABSENT]), "freshclam": "off"},
         "homeserver": {"url": "http://hs.example:8008"},
     }
     for name, keys in sections.items():
@@ -43,8 +45,8 @@ def configuration(directory: Path, *clamds: str, **sections: dict[str, Any]) -> 
     return file
 
 
-def serve(file: Path) -> list[str]:
-    return [sys.executable, "-m", "scanner", "serve", "--config", str(file)]
+def serve(file: Path | None) -> list[str]:
+    return [sys.executable, "-m", "scanner", "serve", *(["--config", str(file)] if file else [])]
 
 
 def refusal(file: Path, launcher: Sequence[str] = ()) -> str:
@@ -59,7 +61,9 @@ def refusal(file: Path, launcher: Sequence[str] = ()) -> str:
 
 
 @asynccontextmanager
-async def serving(file: Path, launcher: Sequence[str] = ()) -> AsyncIterator[asyncio.subprocess.Process]:
+async def serving(
+    file: Path | None, launcher: Sequence[str] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A service, whose standard error can be read; at the end SIGTERM must end it with 0."""
     process = await asyncio.create_subprocess_exec(
         *launcher, *serve(file), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -259,6 +263,82 @@ async def test_it_listens_and_says_so_before_clamd_answers(tmp_path: Path) -> No
         assert process.stderr is not None
         first = await asyncio.wait_for(process.stderr.readline(), 10)
         assert first.startswith(b"Listening on http://")
+
+
+@pytest.mark.slow
+async def test_observing_is_announced_before_clamd_answers(tmp_path: Path) -> None:
+    async with serving(configuration(tmp_path, policy={"mode": "observe"})) as process:
+        said = b"".join([await _line(process) for _ in range(7)])
+    assert b"OBSERVING: downloads are handed over, malware included." in said
+
+
+# -- SIGHUP; what it does to a service that runs is in e2e/test_reload.py ------------------------
+
+
+@pytest.mark.slow
+async def test_sighup_waits_until_there_is_something_to_reload(tmp_path: Path) -> None:
+    """It comes while the configuration, a pipe here, is read for the first time."""
+    content = configuration(tmp_path).read_bytes()
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    async with serving(pipe) as process:
+        with await _opened_by_reader(pipe) as writer:
+            process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.1)
+            assert process.returncode is None
+            writer.write(content)
+        assert (await _line(process)).startswith(b"Listening on ")
+        with await _opened_by_reader(pipe) as writer:
+            writer.write(content)
+        while not (said := await _line(process)).startswith(b"Configuration"):
+            pass
+        assert said == b"Configuration reloaded: nothing has changed\n"
+
+
+@pytest.mark.slow
+async def test_without_a_configuration_file_only_secrets_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = yaml.safe_load(configuration(tmp_path).read_text())
+    monkeypatch.setenv("MEDIA_SCANNER__STATE_DIR", tree["state_dir"])
+    monkeypatch.setenv("MEDIA_SCANNER__SERVER", yaml.safe_dump(tree["server"]))
+    monkeypatch.setenv("MEDIA_SCANNER__CLAMAV__ADDRESSES", f"[{ABSENT}]")
+    async with serving(None) as process:
+        assert (await _line(process)).startswith(b"Listening on ")
+        (tmp_path / "state" / "request-secret").write_text(generate_secret())
+        process.send_signal(signal.SIGHUP)
+        while not (said := await _line(process)).startswith(b"Configuration"):
+            pass
+        assert said == b"Configuration reloaded: crypto.secret_file\n"
+        assert await _line(process) == b"There is no configuration file: only secret files were read again.\n"
+
+
+@pytest.mark.slow
+async def test_closing_its_terminal_ends_it(tmp_path: Path) -> None:
+    """The kernel says so with SIGHUP, too."""
+    terminal, its_end = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *["setsid", "--ctty", *serve(configuration(tmp_path))],
+        cwd=ROOT,
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+    )
+    os.close(its_end)
+    said = b""
+    while b"Listening on" not in said:
+        said += await asyncio.to_thread(os.read, terminal, 4096)
+    os.close(terminal)
+    assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
+async def _line(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stderr is not None
+    return await asyncio.wait_for(process.stderr.readline(), 20)
+
+
+async def _opened_by_reader(pipe: Path) -> BinaryIO:
+    return await asyncio.wait_for(asyncio.to_thread(pipe.open, "wb"), 20)
 
 
 def _is_root() -> bool:

@@ -59,6 +59,12 @@ async def seal(public_key: str, message: str) -> dict[str, str]:
     return dict(await _run("seal", public_key=public_key, message=message))
 
 
+async def pickle(pickle_key: str) -> tuple[str, str]:
+    """The pickle of a new PkDecryption of libolm, as the Node scanner writes it, and its public key."""
+    answer = await _run("pickle", pickle_key=pickle_key)
+    return str(answer["pickle"]), str(answer["public_key"])
+
+
 async def content_scanner(url: str, user: User, method: str, argument: object) -> dict[str, Any]:
     """A call of MatrixContentScannerClient: `result` and `body` of a download, or `error`."""
     return dict(await _run("content_scanner", url=url, token=user.token, method=method, argument=argument))

@@ -49,13 +49,13 @@ class Product:
             "state_dir": str(self.state),
             "homeserver": {"url": homeserver},
             "crypto": {"secret_file": str(secret)},
-            "clamav": {"accept_test_signatures": True},
+            "clamav": {"accept_test_signatures": True, "freshclam": "off"},
         }
         for section, keys in (settings or {}).items():
             tree.setdefault(section, {}).update(keys)
-        configuration = directory / "media-scanner.yaml"
-        configuration.write_text(yaml.safe_dump(tree))
-        command = [sys.executable, "-m", "scanner", "serve", "--config", str(configuration)]
+        self.configuration = directory / "media-scanner.yaml"
+        self.configuration.write_text(yaml.safe_dump(tree))
+        command = [sys.executable, "-m", "scanner", "serve", "--config", str(self.configuration)]
         self.process = Child([*launcher, *command], self._output)
 
     def __enter__(self) -> Self:
@@ -106,10 +106,16 @@ class Product:
 
     def reasons(self) -> set[str]:
         """Why it is not ready; empty when it is."""
+        return set(self._readiness()["reasons"])
+
+    def warnings(self) -> dict[str, str]:
+        """What is not well, ready or not."""
+        return dict(self._readiness()["warnings"])
+
+    def _readiness(self) -> dict[str, Any]:
         try:
             with urllib.request.urlopen(f"{self.operations_url}/health/ready", timeout=10) as answer:
-                content = json.load(answer)
+                return dict(json.load(answer))
         except urllib.error.HTTPError as unready:
             with unready:
-                content = json.load(unready)
-        return set(content["reasons"])
+                return dict(json.load(unready))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import vodozemac
 from multidict import CIMultiDictProxy
 
 from tests.e2e.synapse import User
@@ -74,6 +76,22 @@ class ScannerApi:
             method, _API + path, headers=headers, params=query, json=content
         ) as answer:
             return Reply(answer.status, answer.headers, await answer.read())
+
+
+def seal_with_vodozemac(public_key: str, content: str) -> dict[str, str]:
+    """An `encrypted_body`: `content` for the owner of that key alone."""
+    key = vodozemac.Curve25519PublicKey.from_base64(public_key)
+    sealed = vodozemac.PkEncryption.from_key(key).encrypt(content.encode())
+    return {
+        "ephemeral": unpadded(sealed.ephemeral_key),
+        "ciphertext": unpadded(sealed.ciphertext),
+        "mac": unpadded(sealed.mac),
+    }
+
+
+def unpadded(data: bytes) -> str:
+    """Base64 as Matrix writes it."""
+    return base64.b64encode(data).decode().rstrip("=")
 
 
 def _path(mxc: str) -> str:

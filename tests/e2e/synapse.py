@@ -71,14 +71,14 @@ class Synapse:
         self._process.terminate(15)
         shutil.rmtree(self._directory)
 
-    async def register(self, name: str) -> User:
-        """A new user with a device."""
+    async def register(self, name: str, password: str | None = None) -> User:
+        """A new user with a device; without a password there is no logging in on another."""
         path = "/_synapse/admin/v1/register"
         async with aiohttp.ClientSession(self.url, raise_for_status=True) as session:
             async with session.get(path) as answer:
                 nonce = (await answer.json())["nonce"]
-            password = secrets.token_urlsafe(12)
-            async with session.post(path, json=self._registration(nonce, name, password)) as answer:
+            form = self._registration(nonce, name, password or secrets.token_urlsafe(12))
+            async with session.post(path, json=form) as answer:
                 account = await answer.json()
         return User(account["user_id"], account["access_token"])
 

@@ -13,7 +13,7 @@ import vodozemac
 
 from tests.e2e import node, samples
 from tests.e2e.node import Attachment
-from tests.e2e.scanner_api import ScannerApi
+from tests.e2e.scanner_api import ScannerApi, seal_with_vodozemac, unpadded
 from tests.e2e.synapse import Synapse, User
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180), pytest.mark.usefixtures("clients")]
@@ -33,20 +33,6 @@ async def request_body(scanner: ScannerApi, seal: str, file: dict[str, Any]) -> 
     if seal == "libolm":
         return {"encrypted_body": await node.seal(public_key, json.dumps(content))}
     return {"encrypted_body": seal_with_vodozemac(public_key, json.dumps(content))}
-
-
-def seal_with_vodozemac(public_key: str, content: str) -> dict[str, str]:
-    key = vodozemac.Curve25519PublicKey.from_base64(public_key)
-    sealed = vodozemac.PkEncryption.from_key(key).encrypt(content.encode())
-    return {
-        "ephemeral": unpadded(sealed.ephemeral_key),
-        "ciphertext": unpadded(sealed.ciphertext),
-        "mac": unpadded(sealed.mac),
-    }
-
-
-def unpadded(data: bytes) -> str:
-    return base64.b64encode(data).decode().rstrip("=")
 
 
 @PATHS

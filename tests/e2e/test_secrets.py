@@ -11,8 +11,8 @@ import pytest
 
 from scanner.web.routes import API
 from tests.archives import zip_of
+from tests.e2e.scanner_api import seal_with_vodozemac
 from tests.e2e.scene import Scene, scene
-from tests.e2e.test_encrypted_attachments import seal_with_vodozemac
 from tests.e2e.test_faults_of_clamd import address
 from tests.fake_homeserver import Then, media_head, redirecting, refusing, saying, serving
 from tests.raw_client import connected, request

@@ -14,6 +14,7 @@ import pyzipper
 from scanner.clamd import backend as backend_module
 from scanner.clamd import database as database_module
 from scanner.clamd.backend import Clamd
+from scanner.clamd.database import Load
 from scanner.clamd.home import clamd_config, marker
 from scanner.clamd.protocol import ClamdAddress
 from scanner.engines.clamav import ClamAV
@@ -197,14 +198,19 @@ async def test_the_engine_starts_and_stops_without_any_clamd(tmp_path: Path) -> 
 
 @asynccontextmanager
 async def engine_on(
-    clamd: real.Clamd, transport: str = "unix", scan_timeout: float = 25.0, *, watched: bool = False
+    clamd: real.Clamd,
+    transport: str = "unix",
+    scan_timeout: float = 25.0,
+    *,
+    watched: bool = False,
+    log_seen: bool = True,
 ) -> AsyncIterator[tuple[ClamAV, list[Event]]]:
     unix = ClamdAddress(path=str(clamd.socket))
     tcp = ClamdAddress(host="127.0.0.1", port=clamd.port)
     known = Clamd(
         unix if transport == "unix" else tcp,
         database=lambda: clamd.database,
-        reload_seen=lambda: _reload_seen(clamd),
+        last_load=(lambda: _last_load(clamd)) if log_seen else None,
     )
     events: list[Event] = []
     engine = ClamAV([known], publish=events.append, scan_timeout=scan_timeout, signature_poll=0.1)
@@ -214,10 +220,12 @@ async def engine_on(
         yield engine, events
 
 
-def _reload_seen(clamd: real.Clamd) -> float | None:
+def _last_load(clamd: real.Clamd) -> Load | None:
     """Good enough for one reload: not before the end of it is in the log."""
-    loop = asyncio.get_running_loop()
-    return loop.time() if "Activating the newly loaded database" in clamd.log.read_text() else None
+    log, now = clamd.log.read_text(), asyncio.get_running_loop().time()
+    if "Database reload failed" in log:
+        return Load(now, "the log says so")
+    return Load(now) if "Activating the newly loaded database" in log else None
 
 
 def nested(depth: int) -> bytes:
@@ -360,22 +368,59 @@ async def test_a_changed_database_is_reloaded_and_changes_the_version(private_cl
 
 
 @pytest.mark.real
-async def test_a_broken_database_leaves_clamd_finding_and_nothing_remembered(
+async def test_a_broken_database_leaves_clamd_with_what_it_had_and_is_noticed(
+    private_clamd: real.Clamd,
+) -> None:
+    """To RELOAD clamd says RELOADING, and it keeps its old signatures: they are what is in force."""
+    async with engine_on(private_clamd, watched=True) as (engine, events):
+        before = await scan(engine, real.EICAR)
+        (private_clamd.database / "broken.ndb").write_text("no signature\n")
+        await until(lambda: engine.backends[0].kept)
+        report = await scan(engine, real.EICAR)
+        (private_clamd.database / "broken.ndb").unlink()
+        await until(lambda: not engine.backends[0].kept)
+        after = await scan(engine, real.EICAR)
+    assert (report.outcome, report.version) == (Outcome.INFECTED, before.version)
+    assert after.version == before.version
+    changes = [event.state for event in events if isinstance(event, BackendChanged)]
+    assert changes == ["up", "version", "reload", "kept", "current"]
+
+
+@pytest.mark.real
+async def test_what_an_unseen_reload_left_in_force_is_never_taken_for_certain(
     private_clamd: real.Clamd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To RELOAD clamd says RELOADING, and it keeps its old signatures; nobody waits for ever."""
-    async with engine_on(private_clamd, watched=True) as (engine, _):
+    """Nobody waits for ever; but what is remembered meanwhile ends with the next start of clamd."""
+    async with engine_on(private_clamd, watched=True, log_seen=False) as (engine, _):
         before = await scan(engine, real.EICAR)
         (private_clamd.database / "broken.ndb").write_text("no signature\n")
         await until(lambda: not engine.versions())
-        await asyncio.sleep(1.5)
         report = await scan(engine, real.EICAR)
         assert (report.outcome, report.version) == (Outcome.INFECTED, None)
         monkeypatch.setattr(database_module, "RELOAD_TIMEOUT", 0.0)
         await until(engine.versions)
-        after = await scan(engine, real.EICAR)
-    assert after.outcome is Outcome.INFECTED
-    assert after.version not in {None, before.version}
+        uncertain = await scan(engine, real.EICAR)
+    assert uncertain.outcome is Outcome.INFECTED
+    assert uncertain.version not in {None, before.version}
+    assert "?" in str(uncertain.version)
+
+
+@pytest.mark.real
+async def test_a_clamd_that_kept_an_older_daily_is_noticed_by_its_version(
+    private_clamd: real.Clamd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its log: these signatures have a number, which clamd tells, and they cannot be loaded."""
+    monkeypatch.setattr(database_module, "RELOAD_TIMEOUT", 0.5)
+    async with engine_on(private_clamd, watched=True, log_seen=False) as (engine, _):
+        await scan(engine, real.EICAR)
+        daily = private_clamd.database / "daily.cvd"
+        daily.write_bytes(b"ClamAV-VDB:18 Nov 2026 09-31 +0000:27801:1:90:x:x:me:1".ljust(2000))
+        await until(lambda: engine.backends[0].kept)
+        assert engine.backends[0].kept == "it has daily none, and in its directory lies 27801"
+        report = await scan(engine, real.EICAR)
+        assert (report.outcome, report.version) == (Outcome.INFECTED, None)
+        daily.unlink()
+        await until(lambda: not engine.backends[0].kept)
 
 
 @pytest.mark.real

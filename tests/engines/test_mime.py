@@ -120,6 +120,17 @@ def test_version_changes_with_the_lists_and_with_nothing_else() -> None:
     assert versions == [Mime(*pair).versions() for pair in lists]
 
 
+async def test_other_lists_are_another_engine_and_leave_the_first_as_it_is(
+    sample: Callable[[bytes], Sample],
+) -> None:
+    async with Mime(allowed=frozenset({"image/png"})) as mime:
+        version, other = mime.versions(), mime.with_lists(None, frozenset({"image/png"}))
+        assert other.versions() == Mime(None, frozenset({"image/png"})).versions()
+        assert (await other.scan(sample(PNG))).outcome is Outcome.FORBIDDEN
+        assert (await mime.scan(sample(PNG))).outcome is Outcome.CLEAN
+        assert mime.versions() == version
+
+
 async def test_without_lists_libmagic_is_not_asked(plain: Mime) -> None:
     """A closed body would be an error for whoever reads it."""
     writer = BodyWriter()

@@ -28,10 +28,14 @@ from scanner.events import (
     Event,
     FlightJoined,
     LibraryWarned,
+    Observed,
     Occasion,
     ProcessChanged,
     Rejected,
+    Reloaded,
+    ReloadFailed,
     Scanned,
+    SignaturesUpdated,
     Source,
     StageTimed,
     StoreFailed,
@@ -45,6 +49,8 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "detection
 REF = MediaRef("example.org", "abcDEF")
 HASHES = Hashes("ab" * 32, "cd" * 20, "ef" * 16)
 WITHHOLD = Decision(deliver=False, outcome=Outcome.INFECTED, reason=Reason.MALWARE)
+OBSERVE = dataclasses.replace(WITHHOLD, deliver=True, observed=True)
+OCCASION = Occasion(REF, Source.DOWNLOAD, encrypted=True, request_id="req1")
 
 
 def infected(signature: str = "Win.Trojan.Agent-1", hashes: Hashes | None = HASHES) -> Verdict:
@@ -116,6 +122,7 @@ def logged() -> Callable[..., Any]:
         detected(infected("../../etc/passwd\n")),
         detected(Verdict((Report("clamav", Outcome.INFECTED),))),
         dataclasses.replace(detected(), size=None, ciphertext_sha256=None),
+        dataclasses.replace(detected(), decision=OBSERVE),
     ],
 )
 async def test_detection_keeps_to_its_schema(logged: Callable[..., Any], event: Detected) -> None:
@@ -173,6 +180,71 @@ async def test_detection_says_what_a_soc_asks(logged: Callable[..., Any]) -> Non
     }
 
 
+async def test_detection_that_is_only_observed_says_so(logged: Callable[..., Any]) -> None:
+    (line,) = await logged(dataclasses.replace(detected(), decision=OBSERVE))
+    event = line["event"]
+    assert (event["type"], event["action"]) == (["info"], "media-would-block")
+    assert "outcome" not in event
+    assert line["media_scanner"]["policy"] == "observe"
+    assert line["message"] == "infected media would be withheld: Win.Trojan.Agent-1"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outcome": "success"},
+        {"type": ["denied"]},
+        {"action": "media-blocked"},
+        {"outcome": "success", "type": ["denied"]},
+    ],
+)
+async def test_schema_knows_blocked_from_observed(
+    logged: Callable[..., Any], changes: dict[str, Any]
+) -> None:
+    (line,) = await logged(dataclasses.replace(detected(), decision=OBSERVE))
+    line["event"] |= changes
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(line, SCHEMA, jsonschema.Draft202012Validator)
+
+
+async def test_what_would_be_withheld_has_a_line_and_what_is_infected_its_own(
+    logged: Callable[..., Any],
+) -> None:
+    lines = await logged(
+        Observed(OCCASION, Outcome.UNSCANNABLE, Reason.ENCRYPTED_ARCHIVE),
+        Observed(OCCASION, Outcome.INFECTED, Reason.MALWARE),
+        dataclasses.replace(detected(), decision=OBSERVE),
+    )
+    assert [line["message"].partition(":")[0] for line in lines] == [
+        "would withhold",
+        "infected media would be withheld",
+    ]
+    assert lines[0]["media_scanner"] == {
+        "mxc": str(REF),
+        "encrypted": True,
+        "source": "download",
+        "verdict": "unscannable",
+        "reason": "encrypted_archive",
+    }
+
+
+async def test_reload_names_what_changed_and_what_waits(logged: Callable[..., Any]) -> None:
+    (line,) = await logged(Reloaded(("policy.mode",), ("server.listen",)))
+    assert line["media_scanner"] == {"changed": ["policy.mode"], "needs_restart": ["server.listen"]}
+
+
+async def test_level_may_change_at_any_time() -> None:
+    pipe = Pipe()
+    async with Log("error", fd=pipe.fd) as log:
+        log(answered(404))
+        log.set_level("info")
+        log(answered(404))
+        log.set_level("warning")
+        log(answered(404))
+    pipe.hang_up()
+    assert len(pipe.lines()) == 1
+
+
 async def test_every_detection_is_one_line_with_an_id_of_its_own(logged: Callable[..., Any]) -> None:
     lines = await logged(*[detected() for _ in range(20)])
     assert len({line["event"]["id"] for line in lines}) == 20
@@ -219,10 +291,19 @@ async def test_ids_sort_by_time(logged: Callable[..., Any]) -> None:
         (ProcessChanged("clamd", "started"), "info", "clamd started"),
         (LibraryWarned("asyncio", "slow"), "warning", "library"),
         (ProcessChanged("clamd", "restarting"), "warning", "clamd restarting"),
+        (SignaturesUpdated("updated", "daily 27801"), "info", "signatures updated"),
+        (SignaturesUpdated("current", "daily 27801"), "debug", "signatures current"),
+        (SignaturesUpdated("cooldown", "later"), "warning", "signatures cooldown"),
+        (SignaturesUpdated("failed", "no mirror"), "warning", "signatures failed"),
+        (BackendChanged("clamav", "embedded", "kept", "own.ndb"), "warning", "clamav kept"),
         (EngineFailed("clamav", "gone"), "warning", "engine failed"),
         (StoreFailed("sqlite", "full"), "warning", "verdict cache failed"),
         (Crashed("/scan", "KeyError", "a.py:1", "req1"), "error", "crashed"),
         (BadRequest("BadStatusLine"), "info", "bad request"),
+        (Observed(OCCASION, Outcome.FAILED, "overload"), "info", "would withhold"),
+        (Reloaded(("policy.mode",), ()), "info", "configuration reloaded"),
+        (Reloaded((), ("server.listen",)), "warning", "configuration reloaded"),
+        (ReloadFailed("no such key"), "error", "configuration refused"),
         (CanaryRan("embedded", passed=True, seconds=0.1), "info", "canary: passed"),
         (CanaryRan("embedded", passed=None, seconds=0.1), "debug", "canary: no answer"),
         (CanaryRan("embedded", passed=False, seconds=0.1), "error", "canary: wrong answer"),
@@ -292,11 +373,15 @@ ALLOWED = {
     EngineFailed: {"engine", "problem"},
     BackendChanged: {"engine", "backend", "state", "detail"},
     Detected: {"ciphertext_sha256"},
+    Observed: {"reason"},
+    ReloadFailed: {"problem"},
     CanaryRan: {"backend"},
     StoreFailed: {"store", "problem"},
     ProcessChanged: {"process", "state", "detail"},
+    SignaturesUpdated: {"result", "detail"},
     LibraryWarned: {"library", "message"},
     Rejected: NOTHING,
+    Reloaded: NOTHING,
     DecryptFailed: NOTHING,
     EngineAnswered: NOTHING,
     FlightJoined: NOTHING,
@@ -316,6 +401,9 @@ SAMPLES: dict[str, Any] = {
     "verdict": infected(),
     "decision": WITHHOLD,
     "occasion": Occasion(REF, Source.SCAN, encrypted=True, request_id="req1"),
+    "outcome": Outcome.FAILED,
+    "changed": ("policy.mode",),
+    "pending": ("server.listen",),
 }
 
 

@@ -24,17 +24,20 @@ from scanner.events import Event
 from scanner.media import Sample
 from scanner.pipeline import Pipeline
 from scanner.upstream import Timers, Upstream
+from scanner.upstream_transport import Transport
 from scanner.verdict import Detection, IndexSecret, Outcome, Policy, Reason, Report
 from scanner.verdict_cache.memory import Memory
-from scanner.web.content_scanner import ContentScanner
+from scanner.web.content_scanner import ContentScanner, Terms
 from scanner.web.operations import Operations
 from scanner.web.routes import API, scanner_routes
 from scanner.web.server import Networks, Site
+from scanner.web.texts import Language
 from tests.fake_homeserver import FakeHomeserver, until
 from tests.raw_client import Reply, connected, request
 from tests.real_clamd import EICAR
 
 MIB = 1024 * 1024
+WARNINGS = {"reload": "a clamd kept its old signatures; mend the new ones"}
 ALICE, BOB = "alice", "bob"
 FORBIDDEN, LOCKED = b"<a forbidden type>", b"<a locked archive>"
 _FINDINGS = {
@@ -153,8 +156,10 @@ class Settings:
     reader_timeout: float = 5.0
     redirect_hosts: frozenset[str] = frozenset()
     trusted_proxies: tuple[str, ...] = ()
+    transport: Transport = field(default_factory=Transport)
     policy: Policy = field(default_factory=Policy)
     retired_secrets: tuple[bytes, ...] = ()
+    language: Language = "en"
 
 
 @dataclass
@@ -166,6 +171,7 @@ class Service:
     budget: Budget
     slots: Slots
     keys: ServerKeys
+    api: ContentScanner
     site: Site
     events: list[Event]
     readiness: dict[str, str]
@@ -217,6 +223,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             timers=settings.timers,
             redirect_hosts=settings.redirect_hosts,
             publish=publish,
+            transport=settings.transport,
         )
         async with upstream:
             pipeline = Pipeline(
@@ -229,17 +236,17 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
                 clean_ttl=60,
             )
             keys = ServerKeys(os.urandom(32), settings.retired_secrets)
-            api = ContentScanner(
-                upstream=upstream, pipeline=pipeline, policy=settings.policy, keys=keys, publish=publish
-            )
+            terms = Terms(settings.policy, keys, pipeline)
+            api = ContentScanner(upstream=upstream, terms=terms, publish=publish)
             site = Site(
                 scanner_routes(api, operations(readiness)),
                 publish=publish,
                 request_timeout=settings.request_timeout,
                 reader_timeout=settings.reader_timeout,
                 trusted_proxies=networks(*settings.trusted_proxies),
+                language=settings.language,
             )
-            service = Service(homeserver, engine, budget, slots, keys, site, events, readiness)
+            service = Service(homeserver, engine, budget, slots, keys, api, site, events, readiness)
             service.port = await site.listen("127.0.0.1", 0)
             try:
                 yield service
@@ -252,7 +259,10 @@ def operations(readiness: Mapping[str, str]) -> Operations:
     async def reasons() -> dict[str, str]:
         return dict(readiness)
 
-    return Operations(reasons, lambda accept: (f"accept {accept}\n".encode(), "text/plain; version=0.0.4"))
+    def render(accept: str) -> tuple[bytes, str]:
+        return f"accept {accept}\n".encode(), "text/plain; version=0.0.4"
+
+    return Operations(reasons, render, lambda: "observe", lambda: WARNINGS)
 
 
 def networks(*texts: str) -> Networks:

@@ -4,23 +4,30 @@ import asyncio
 import base64
 import json
 import os
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from scanner.admission import Budget
+from scanner.crypto.pk import ServerKeys
 from scanner.errors import EngineError
-from scanner.events import DecryptFailed, Detected, Rejected, Scanned, Source
+from scanner.events import DecryptFailed, Detected, Observed, Rejected, Scanned, Source
 from scanner.upstream import Timers
-from scanner.verdict import Policy
+from scanner.upstream_transport import Transport
+from scanner.verdict import Outcome, Policy
+from scanner.web.routes import API
 from tests.fake_homeserver import (
     CHUNKED_HEAD,
     FOREVER,
     LAST_CHUNK,
     PNG,
     FakeHomeserver,
+    Heard,
     Script,
+    Step,
     Then,
     by_endpoint,
     by_method,
@@ -33,8 +40,9 @@ from tests.fake_homeserver import (
     refusing,
     saying,
     serving,
+    until,
 )
-from tests.raw_client import Reply
+from tests.raw_client import Reply, connected, request
 from tests.real_clamd import EICAR
 from tests.web.service import ALICE, BOB, FORBIDDEN, LOCKED, MIB, Attachment, Serve, Service, seal, unpadded
 
@@ -199,6 +207,190 @@ async def test_detections_are_events(service: Service) -> None:
     assert len(service.of(Scanned)) == 1
     for secret in (attachment.file["key"]["k"], attachment.file["iv"]):
         assert secret not in repr(service.events)
+
+
+# -- observing -----------------------------------------------------------------------------------
+
+WITHHELD = [
+    (EICAR, Outcome.INFECTED, "malware"),
+    (LOCKED, Outcome.UNSCANNABLE, "encrypted_archive"),
+    (FORBIDDEN, Outcome.FORBIDDEN, "forbidden_type"),
+]
+
+
+@pytest.fixture
+async def observing(serve: Serve) -> Service:
+    return await serve(policy=Policy(observe=True), slots_wait=0.1)
+
+
+@pytest.mark.parametrize(("content", "outcome", "reason"), WITHHELD)
+async def test_observing_hands_over_plain_media_and_tells_what_it_would_have_withheld(
+    observing: Service, content: bytes, outcome: Outcome, reason: str
+) -> None:
+    observing.homeserver.script = serving(content)
+    for route in ("/download", "/thumbnail"):
+        assert (await observing.get(f"{route}{MEDIA}")).body == content
+    told = [(event.occasion.source, event.outcome, event.reason) for event in observing.of(Observed)]
+    assert told == [(source, outcome, reason) for source in (Source.DOWNLOAD, Source.THUMBNAIL)]
+    assert all(event.delivered for event in observing.of(Observed))
+
+
+@pytest.mark.parametrize(("content", "outcome", "reason"), WITHHELD)
+async def test_observing_hands_over_attachments_known_ones_too(
+    observing: Service, content: bytes, outcome: Outcome, reason: str
+) -> None:
+    attachment = Attachment.of(content)
+    observing.homeserver.script = serving(attachment.ciphertext)
+    for _ in range(2):
+        reply = await observing.post("/download_encrypted", attachment.json)
+        assert (reply.status, reply.body) == (200, attachment.ciphertext)
+    assert observing.engine.scans == 1
+    assert [event.reason for event in observing.of(Observed)] == [reason] * 2
+
+
+@pytest.mark.parametrize(("content", "status", "reason", "scanned"), FOUND)
+async def test_a_scan_has_the_true_verdict_while_the_policy_observes(
+    observing: Service, content: bytes, status: int, reason: str | None, scanned: dict[str, Any] | None
+) -> None:
+    attachment = Attachment.of(content)
+    observing.homeserver.script = serving(attachment.ciphertext)
+    for _ in range(2):
+        _check_scan(await observing.post("/scan_encrypted", attachment.json), scanned)
+    observing.homeserver.script = serving(content)
+    _check_scan(await observing.get(f"/scan{MEDIA}"), scanned)
+    assert not any(event.delivered for event in observing.of(Observed))
+
+
+async def test_a_clean_file_is_nothing_to_observe(observing: Service) -> None:
+    await observing.get(f"/download{MEDIA}")
+    assert observing.of(Observed) == []
+
+
+async def test_a_detection_that_is_observed_says_so(observing: Service) -> None:
+    observing.homeserver.script = serving(EICAR)
+    await observing.get(f"/download{MEDIA}")
+    [event] = observing.of(Detected)
+    assert event.decision.observed
+
+
+async def test_observing_goes_on_without_an_antivirus_and_remembers_nothing(observing: Service) -> None:
+    observing.engine.problem = EngineError("gone", "eof")
+    for _ in range(2):
+        assert (await observing.get(f"/download{MEDIA}")).body == PNG
+    assert (await observing.get(f"/scan{MEDIA}")).refusal == (503, "M_UNKNOWN")
+    assert [event.reason for event in observing.of(Observed)] == ["engine_unavailable"] * 3
+    observing.engine.problem = None
+    assert (await observing.get(f"/scan{MEDIA}")).content["clean"] is True
+    assert observing.engine.scans == 4
+
+
+async def test_observing_goes_on_when_no_slot_is_free(observing: Service, attachment: Attachment) -> None:
+    observing.homeserver.script = serving(attachment.ciphertext)
+    async with AsyncExitStack() as others:
+        for _ in range(6):
+            await others.enter_async_context(observing.slots.slot(1))
+        download = await observing.post("/download_encrypted", attachment.json)
+        scan = await observing.post("/scan_encrypted", attachment.json)
+    assert (download.status, download.body) == (200, attachment.ciphertext)
+    assert scan.refusal == (503, "M_UNKNOWN")
+    [event] = observing.of(Observed)
+    assert (event.outcome, event.reason, event.delivered) == (Outcome.FAILED, "overload", True)
+    assert observing.of(Rejected) == [Rejected("overload")], "that is the scan"
+
+
+async def test_observing_goes_on_when_the_scan_takes_too_long(serve: Serve) -> None:
+    service = await serve(policy=Policy(observe=True), request_timeout=0.2)
+    service.engine.gate.clear()
+    assert (await service.get(f"/download{MEDIA}")).body == PNG
+    assert [event.reason for event in service.of(Observed)] == ["timeout"]
+
+
+async def test_observing_changes_no_error_that_is_not_a_verdict(serve: Serve) -> None:
+    service = await serve(policy=Policy(observe=True), media_size=64 * 1024, queue_wait=0.1)
+    service.homeserver.script = serving(HELLO.ciphertext + b"x")
+    broken = await service.post("/download_encrypted", HELLO.json)
+    assert broken.refusal == (400, "MCS_MEDIA_FAILED_TO_DECRYPT")
+    service.homeserver.script = serving(bytes(64 * 1024 + 1))
+    assert (await service.get(f"/download{MEDIA}")).refusal == (413, "MCS_MEDIA_REQUEST_FAILED")
+    service.homeserver.script = UNKNOWN_TOKEN
+    assert (await service.get(f"/download{MEDIA}")).refusal == (401, "M_UNKNOWN_TOKEN")
+    service.homeserver.script = serving(PNG)
+    full = await _filled(service.budget)
+    assert (await service.get(f"/download{MEDIA}")).refusal == (503, "M_UNKNOWN")
+    full.close()
+    assert service.of(Observed) == []
+
+
+async def test_a_known_verdict_is_no_access_grant_while_the_policy_observes(observing: Service) -> None:
+    attachment = Attachment.of(EICAR)
+    observing.homeserver.script = for_alice_alone(attachment.ciphertext)
+    await observing.post("/download_encrypted", attachment.json)
+    reply = await observing.post("/download_encrypted", attachment.json, BOB)
+    assert reply.refusal == (401, "M_UNKNOWN_TOKEN")
+
+
+# -- languages -----------------------------------------------------------------------------------
+
+
+async def test_users_are_answered_in_the_language_of_the_policy(serve: Serve) -> None:
+    service = await serve(language="fr")
+
+    async def info(answer: Awaitable[Reply]) -> str:
+        return str((await answer).content["info"])
+
+    assert await info(service.get(f"/scan{MEDIA}")) == "Ce fichier est sain"
+    assert await info(service.post("/scan_encrypted", b"{")) == "le corps de la requête n'est pas du JSON"
+    short_key = HELLO.replacing("AAAA", "key", "k")
+    assert await info(service.post("/scan_encrypted", short_key)) == (
+        "file.key.k doit compter 32 octets en base64"
+    )
+    service.homeserver.script = serving(EICAR)
+    found = "Un logiciel malveillant a été détecté dans ce fichier"
+    assert await info(service.get(f"/download{MEDIA}")) == found
+    assert await info(service.get(f"/scan{MEDIA}")) == found
+    service.homeserver.script = NOT_FOUND
+    assert (
+        await info(service.get(f"/download{MEDIA}")) == "ce fichier est introuvable sur le serveur d'accueil"
+    )
+    two_headers = b"GET %b/scan/a.org/b HTTP/1.1\r\nHost: a\r\n" % API.encode() + b"Authorization: x\r\n" * 2
+    assert await info(service.ask(two_headers + b"\r\n")) == "plusieurs en-têtes Authorization"
+    assert await info(service.ask(b"nonsense\r\n\r\n")) == "Requête mal formée"
+
+
+# -- new terms -----------------------------------------------------------------------------------
+
+
+async def test_a_request_keeps_the_policy_that_it_began_with(service: Service) -> None:
+    service.engine.gate.clear()
+    service.homeserver.script = serving(EICAR)
+    began_under_enforce = asyncio.create_task(service.get(f"/download{MEDIA}"))
+    await until(lambda: service.engine.under_way == 1)
+    service.api.terms = replace(service.api.terms, policy=Policy(observe=True))
+    service.engine.gate.set()
+    assert (await began_under_enforce).refusal == (403, "MCS_MEDIA_NOT_CLEAN")
+    assert (await service.get(f"/download{MEDIA}")).body == EICAR
+
+
+async def test_a_request_keeps_the_language_that_it_began_with(service: Service) -> None:
+    service.engine.gate.clear()
+    asked = asyncio.create_task(service.get(f"/scan{MEDIA}"))
+    await until(lambda: service.engine.under_way == 1)
+    service.site.language = "fr"
+    service.engine.gate.set()
+    assert (await asked).content["info"] == "File is clean"
+    assert (await service.get(f"/scan{MEDIA}")).content["info"] == "Ce fichier est sain"
+
+
+async def test_a_request_keeps_the_keys_that_it_began_with(service: Service, attachment: Attachment) -> None:
+    """Its sealed body is still on the way when the keys change."""
+    body = seal(attachment.json, service.keys.public_key)
+    head = request(f"{API}/scan_encrypted", method="POST", body=body).removesuffix(body)
+    async with connected(service.port) as client:
+        await client.send(head)
+        await until(lambda: service.site.in_flight == 1)
+        service.api.terms = replace(service.api.terms, keys=ServerKeys(os.urandom(32)))
+        assert (await client.ask(body)).content["clean"] is True
+    assert (await service.post("/scan_encrypted", body)).refusal == (403, "MCS_BAD_DECRYPTION")
 
 
 # -- requests that cannot be served --------------------------------------------------------------
@@ -676,6 +868,29 @@ async def test_a_listed_host_is_fetched_from_without_the_token(serve: Serve) -> 
         service.homeserver.script = redirecting(f"{cdn.url}/file")
         assert (await service.get(f"/download{MEDIA}")).body == PNG
         assert cdn.heard[0].header("authorization") is None
+
+
+async def test_listed_headers_of_the_client_go_along_and_no_others(serve: Serve) -> None:
+    service = await serve(transport=Transport(headers_to_forward=("X-Tag",)))
+    service.homeserver.script = by_method(GET=serving(PNG), HEAD=serving(PNG))
+    assert (await service.get(f"/download{MEDIA}", X_Tag="red", X_Other="blue")).body == PNG
+    [heard] = service.homeserver.heard
+    assert (heard.header("x-tag"), heard.header("x-other")) == ("red", None)
+    refusal = await service.get(f"/download{MEDIA}", X_Tag="r\udcffd")
+    assert refusal.refusal == (400, "MCS_MALFORMED_JSON")
+    assert len(service.homeserver.heard) == 1
+
+
+async def test_clients_whose_forwarded_headers_differ_share_no_fetch(serve: Serve) -> None:
+    def by_cookie(heard: Heard) -> list[Step]:
+        return [0.1, *(serving(PNG) if heard.header("cookie") == "good" else refusing("403 No"))(heard)]
+
+    service = await serve(transport=Transport(headers_to_forward=("Cookie",)))
+    service.homeserver.script = by_cookie
+    replies = await asyncio.gather(
+        *(service.get(f"/download{MEDIA}", Cookie=cookie) for cookie in ("good", "bad", "good"))
+    )
+    assert [reply.status for reply in replies] == [200, 404, 200]
 
 
 async def test_a_query_is_the_homeservers_to_judge(service: Service) -> None:

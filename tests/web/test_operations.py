@@ -7,7 +7,7 @@ import pytest
 from scanner.web.routes import operations_routes
 from scanner.web.server import Site
 from tests.raw_client import Reply, connected, request
-from tests.web.service import Service, networks, operations
+from tests.web.service import WARNINGS, Service, networks, operations
 
 REASONS = {"engine": "clamd does not answer: is it running?"}
 
@@ -44,22 +44,24 @@ async def test_a_live_process_says_so(service: Service, listener: OperationsList
     assert (await listener.get("/health/live")).content == {"live": True}
 
 
-async def test_without_reasons_to_the_contrary_we_are_ready(
+async def test_without_reasons_to_the_contrary_we_are_ready_and_the_mode_is_none(
     service: Service, listener: OperationsListener
 ) -> None:
     public, private = await service.ask(request("/health/ready")), await listener.get("/health/ready")
     assert (public.status, public.content) == (200, {"ready": True})
-    assert (private.status, private.content) == (200, {"ready": True, "reasons": {}})
+    told = {"ready": True, "mode": "observe", "reasons": {}, "warnings": WARNINGS}
+    assert (private.status, private.content) == (200, told)
 
 
-async def test_only_operators_learn_why_we_are_not_ready(
+async def test_only_operators_learn_the_mode_and_why_we_are_not_ready(
     service: Service, listener: OperationsListener
 ) -> None:
     service.readiness.update(REASONS)
     listener.readiness.update(REASONS)
     public, private = await service.ask(request("/health/ready")), await listener.get("/health/ready")
     assert (public.status, public.content) == (503, {"ready": False})
-    assert (private.status, private.content) == (503, {"ready": False, "reasons": REASONS})
+    told = {"ready": False, "mode": "observe", "reasons": REASONS, "warnings": WARNINGS}
+    assert (private.status, private.content) == (503, told)
     assert public.header("retry-after") == private.header("retry-after") == "5"
 
 

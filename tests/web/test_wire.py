@@ -36,7 +36,7 @@ TEN = {
     "M_UNKNOWN",
 }
 # Never reach a caller: they end in the pipeline, in an event, or before anybody listens.
-INTERNAL = {errors.EngineError, errors.StoreError, errors.ConfigError}
+INTERNAL = {errors.EngineError, errors.StoreError, errors.Unreadable, errors.ConfigError}
 TABLE = {
     errors.MalformedRequest: (400, "MCS_MALFORMED_JSON"),
     errors.RequestTooLarge: (413, "MCS_MALFORMED_JSON"),
@@ -80,7 +80,7 @@ def test_the_reasons_are_the_ten() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in leaves() if kind not in INTERNAL])
 def test_every_error_is_refused_as_the_table_says(kind: type[ScannerError]) -> None:
-    answer = wire.refusal(made(kind))
+    answer = wire.refusal(made(kind), "en")
     assert (answer.status, answer.reason) == TABLE[kind]
     assert answer.payload == b'{"reason": "%b", "info": "why"}' % TABLE[kind][1].encode()
 
@@ -90,14 +90,9 @@ def test_every_leaf_of_the_tree_is_in_the_table() -> None:
 
 
 def test_overload_and_throttling_say_when_to_come_again() -> None:
-    assert wire.refusal(made(Unavailable)).headers["Retry-After"] == "5"
-    assert wire.refusal(made(Throttled)).headers["Retry-After"] == "7"
-    assert "Retry-After" not in wire.refusal(Throttled("why", None)).headers
-
-
-@pytest.mark.parametrize("reason", [None, *Reason])
-def test_every_reason_has_a_text(reason: Reason | None) -> None:
-    assert wire.INFO[reason]
+    assert wire.refusal(made(Unavailable), "en").headers["Retry-After"] == "5"
+    assert wire.refusal(made(Throttled), "en").headers["Retry-After"] == "7"
+    assert "Retry-After" not in wire.refusal(Throttled("why", None), "en").headers
 
 
 @pytest.mark.parametrize(
@@ -110,9 +105,23 @@ def test_every_reason_has_a_text(reason: Reason | None) -> None:
     ],
 )
 def test_withheld_media_are_refused_as_the_table_says(outcome: Outcome, status: int, reason: str) -> None:
-    answer = wire.withheld(Decision(deliver=False, outcome=outcome, reason=Reason.LIMIT))
+    answer = wire.withheld(Decision(deliver=False, outcome=outcome, reason=Reason.LIMIT), "en")
     assert (answer.status, answer.reason) == (status, reason)
     assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INFECTED, Outcome.UNSCANNABLE])
+def test_a_scan_answers_the_true_verdict_while_the_policy_observes(outcome: Outcome) -> None:
+    observed = Decision(deliver=True, outcome=outcome, observed=True)
+    enforced = Decision(deliver=False, outcome=outcome)
+    assert wire.scanned(observed, "en").payload == wire.scanned(enforced, "en").payload
+    assert b'"clean": false' in wire.scanned(observed, "en").payload
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FORBIDDEN, Outcome.FAILED])
+def test_a_scan_refuses_while_the_policy_observes_what_it_refuses_otherwise(outcome: Outcome) -> None:
+    observed = Decision(deliver=True, outcome=outcome, observed=True)
+    assert wire.scanned(observed, "en") == wire.withheld(Decision(deliver=False, outcome=outcome), "en")
 
 
 # -- headers on media ----------------------------------------------------------------------------

@@ -1,0 +1,195 @@
+"""`media-scanner doctor`: what is wrong with an installation, and the one thing to do about each fault."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scanner.app import clamd_beside
+from scanner.clamd.freshclam import find_daemon
+from scanner.clamd.protocol import ClamdAddress
+from scanner.cli.doctor_output import as_document, show
+from scanner.cli.version import all_versions, product_version
+from scanner.config import Config
+from scanner.doctor import clamd, homeserver, keys, machine, service, updates
+from scanner.doctor.clamd import Patient
+from scanner.doctor.examination import examine, worst
+from scanner.doctor.finding import Notes, Status
+from scanner.doctor.keys import Secret
+from scanner.doctor.signatures import Terms
+from scanner.errors import ConfigError
+from scanner.events import Event, ProcessChanged
+from scanner.key_files import INDEX_SECRET, REQUEST_SECRET
+
+_ALL = "all"
+_EMBEDDED = "embedded"
+# Seconds for a clamd that was started for the check: what remains is for the check itself.
+_LOADING = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the groups are given. `file` is the configuration's own."""
+
+    config: Config
+    file: Path | None
+    access_token: str | None = field(repr=False)
+
+
+def doctor(
+    groups: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="|".join([*GROUPS, _ALL]), help="What to look at; several, if you like."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    access_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--access-token-file",
+            envvar="MEDIA_SCANNER_ACCESS_TOKEN_FILE",
+            help="File with the access token of any user, to see the homeserver's upload limit.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Look for what is wrong with this installation.
+
+    Says what to do about it. Changes nothing; takes half a minute at most. Run it as the service's user or
+    as root: what another user may not see is skipped. Exits with 0 if nothing failed (warnings allowed), 1
+    if something did, and 2 if the configuration cannot be used.
+    """
+    chosen = _chosen(groups or [_ALL])
+    asked = _Asked(Config.load(config), config, _token(access_token_file))
+    looks = {name: partial(GROUPS[name], asked) for name in chosen}
+    sections = asyncio.run(examine(looks))
+    if as_json:
+        typer.echo(as_document(sections, product_version()))
+    else:
+        show(sections)
+    raise typer.Exit(1 if worst(sections) is Status.FAILED else 0)
+
+
+def _chosen(names: Sequence[str]) -> list[str]:
+    unknown = [name for name in names if name not in {*GROUPS, _ALL}]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join([*GROUPS, _ALL])}")
+    return [name for name in GROUPS if name in names or _ALL in names]
+
+
+def _token(file: Path | None) -> str | None:
+    try:
+        return None if file is None else file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "holds no token"
+        raise ConfigError(f"--access-token-file: {file}: {problem}") from None
+
+
+async def _clamd(asked: _Asked, notes: Notes) -> None:
+    clamav, limits = asked.config.clamav, asked.config.limits
+    embedded = _EMBEDDED in clamav.addresses
+    if embedded or any(address.startswith("unix:") for address in clamav.addresses):
+        by_service = clamav.freshclam != "off"
+        updates.examine(notes, daemon=find_daemon(), embedded=embedded, by_service=by_service)
+    async with AsyncExitStack() as stack:
+        patients = {
+            address: Patient(ClamdAddress.parse(address))
+            for address in clamav.addresses
+            if address != _EMBEDDED
+        }
+        patients |= await _embedded(notes, asked.config, stack)
+        terms = Terms(clamav.max_signature_age, clamav.accept_test_signatures)
+        await clamd.examine(
+            notes, patients, terms, media_size=limits.media_size, scan_timeout=clamav.scan_timeout
+        )
+
+
+async def _embedded(notes: Notes, config: Config, stack: AsyncExitStack) -> dict[str, Patient]:
+    """The service's own clamd, or one that was started for the check; none where it does not come."""
+    told: list[str] = []
+    events: list[Event] = []
+    beside = await clamd_beside(config, stack, events.append, told.append)
+    if beside is None or beside.address.path is None:
+        return {}
+    end = asyncio.get_running_loop().time() + _LOADING
+    while not Path(beside.address.path).exists():  # noqa: ASYNC240 - another process makes it
+        states = {event.state: event.detail for event in events if isinstance(event, ProcessChanged)}
+        if "missing" in states:
+            notes.failed(_EMBEDDED, states["missing"], "apt-get install clamav-daemon")
+            return {}
+        if "problem" in states and "ended" in states:
+            notes.failed(_EMBEDDED, f"does not start: {states['problem']}", "mend what clamd complains about")
+            return {}
+        if asyncio.get_running_loop().time() > end:
+            found = f"still loads its signatures after {_LOADING:.0f} s"
+            notes.skipped(_EMBEDDED, found, "start the service, and run doctor again when it is ready")
+            return {}
+        await asyncio.sleep(0.05)
+    notes.ok(_EMBEDDED, " ".join(told))
+    return {_EMBEDDED: Patient(beside.address, embedded=True)}
+
+
+async def _homeserver(asked: _Asked, notes: Notes) -> None:
+    configured = asked.config.homeserver
+    there = homeserver.Homeserver(
+        configured.url,
+        asked.config.limits.media_size,
+        ca_file=configured.ca_file,
+        proxy=configured.proxy,
+        headers={name: value.get_secret_value() for name, value in configured.additional_headers.items()},
+        access_token=asked.access_token,
+    )
+    await homeserver.examine(notes, there)
+
+
+async def _keys(asked: _Asked, notes: Notes) -> None:
+    config, crypto = asked.config, asked.config.crypto
+    request, index = crypto.secret_file, crypto.index_secret_file
+    secrets = (
+        Secret(
+            "request secret",
+            "crypto.secret_file",
+            request or config.state_dir / REQUEST_SECRET,
+            generated=request is None,
+            public=True,
+        ),
+        *(
+            Secret("retired secret", "crypto.retired_secret_files", path, public=True)
+            for path in crypto.retired_secret_files
+        ),
+        Secret(
+            "index secret",
+            "crypto.index_secret_file",
+            index or config.state_dir / INDEX_SECRET,
+            generated=index is None,
+        ),
+    )
+    holds_secrets = bool(config.homeserver.additional_headers)
+    await keys.examine(notes, keys.Files(config.state_dir, secrets, asked.file, holds_secrets))
+
+
+async def _machine(asked: _Asked, notes: Notes) -> None:
+    limits = asked.config.limits
+    here = sum(not address.startswith("tcp:") for address in asked.config.clamav.addresses)
+    demand = machine.Demand(limits.memory, limits.media_size, clamds=here)
+    await machine.examine(notes, demand, await asyncio.to_thread(all_versions))
+
+
+async def _service(asked: _Asked, notes: Notes) -> None:
+    await service.examine(notes, asked.config.server.ops_listen)
+
+
+# Every group: a file in `scanner/doctor`, and a line here.
+GROUPS: dict[str, Callable[[_Asked, Notes], Awaitable[None]]] = {
+    "clamd": _clamd,
+    "homeserver": _homeserver,
+    "keys": _keys,
+    "machine": _machine,
+    "service": _service,
+}

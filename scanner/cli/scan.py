@@ -1,0 +1,193 @@
+"""`media-scanner scan`: what the service would find in files.
+
+The rules of this module: a file is clean only if the pipeline said so of the bytes that were read just now;
+whoever looks at the exit code alone learns that something was not scanned, whatever else was found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from scanner.app import Judge, judging_files
+from scanner.cli.scan_output import Finding, Printer, note
+from scanner.config import Config
+from scanner.errors import ScannerError, Unavailable, Unreadable
+from scanner.events import Bus, Event, Occasion, ProcessChanged, Source
+from scanner.files import STANDARD_INPUT, File, Files, Refused, Skipped, walk
+from scanner.media import MediaRef, Sample
+
+_OCCASION = Occasion(MediaRef("localhost", "file"), Source.SCAN, encrypted=False, request_id="")
+# Files in hand at once: enough that both lanes of scan slots are used.
+_FILES_PER_CORE = 4
+_PATIENCE = 3600.0  # seconds that a file may wait for the others; a scan itself has `clamav.scan_timeout`
+_START_EMBEDDED, _START = 120.0, 10.0  # seconds; an embedded clamd may be loading its signatures
+_BY_SIGNAL = 128  # and its number: the shells' exit code
+_TEST_SET = (
+    "clamd has only the test signatures, with which nothing is called clean: install real ones (freshclam), "
+    "or set clamav.accept_test_signatures to try"
+)
+
+
+def scan(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="FILE|DIR|-...", help="What to scan; - is standard input.")
+    ],
+    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    only_found: Annotated[bool, typer.Option("--infected", "-i", help="Print no clean files.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: a line for each file, and one that counts them.")
+    ] = False,
+) -> None:
+    """Scan files as the service would.
+
+    It asks the clamd that the configuration names. For `embedded` that is the running service's; where none
+    runs, one is started for the time. Links below a directory are not followed.
+
+    Exits with 0 if all is clean, with 2 if anything could not be scanned, whatever else was found, and
+    with 1 if all was scanned and anything is infected or of a forbidden type.
+    """
+    if paths.count(STANDARD_INPUT) > 1:
+        raise typer.BadParameter("standard input can be read only once")
+    loaded = Config.load(config)
+    printer = Printer(as_json=as_json, clean_too=not only_found)
+    code = uvloop.run(_interruptible(paths, loaded, printer))
+    printer.summarise(complete=code < _BY_SIGNAL)
+    raise typer.Exit(code)
+
+
+async def _interruptible(paths: list[str], config: Config, printer: Printer) -> int:
+    """The exit code; SIGINT and SIGTERM end the scan, and the clamd that it started."""
+    stopped_by: list[int] = []
+    task = asyncio.current_task()
+    assert task is not None
+
+    def stop(number: int) -> None:
+        stopped_by.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    try:
+        await _scan(paths, config, printer)
+    except asyncio.CancelledError:
+        note("Interrupted: not everything was scanned.")
+        return _BY_SIGNAL + stopped_by[0]
+    return printer.tally.exit_code
+
+
+async def _scan(paths: list[str], config: Config, printer: Printer) -> None:
+    clamd = _ClamdWatch()
+    async with judging_files(_patient(config), Bus([clamd]), note) as judge:
+        await _until_usable(judge, config, clamd)
+        with printer:
+            counting = asyncio.create_task(_count(paths, printer))
+            try:
+                await _judge_all(paths, judge, config, printer)
+            finally:
+                counting.cancel()
+
+
+def _patient(config: Config) -> Config:
+    """Nobody waits for our files but they for each other."""
+    limits = config.limits.model_copy(update={"queue_wait": _PATIENCE})
+    return config.model_copy(update={"limits": limits})
+
+
+class _ClamdWatch:
+    """An EventSink: why the clamd that we started does not answer."""
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self.missing = False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ProcessChanged) and event.state in {"missing", "problem", "ended"}:
+            self.problem = event.detail
+            self.missing = event.state == "missing"
+
+
+async def _until_usable(judge: Judge, config: Config, clamd: _ClamdWatch) -> None:
+    """Raises ScannerError where nothing could be called clean."""
+    accept, clamds = config.clamav.accept_test_signatures, judge.clamav.backends
+    end = time.monotonic() + (_START_EMBEDDED if "embedded" in config.clamav.addresses else _START)
+    while not judge.canary.healthy and time.monotonic() < end:
+        if clamd.missing and len(clamds) == 1:
+            break
+        await asyncio.sleep(0.05)
+    if not any(backend.up for backend in clamds):
+        names = ", ".join(backend.name for backend in clamds)
+        problem = clamd.problem or "is it up, and may this user use its socket?"
+        raise ScannerError(f"no clamd answers ({names}), nothing was scanned: {problem}")
+    if all(backend.has_test_signatures() for backend in clamds):
+        if not accept:
+            raise ScannerError(_TEST_SET)
+        note("TEST SIGNATURES: clean means only that there is no EICAR test file in it.")
+    if not judge.canary.healthy:
+        raise ScannerError("clamd does not find the test virus: check its log and its signatures")
+
+
+async def _count(paths: list[str], printer: Printer) -> None:
+    """For a bar that somebody sees."""
+    if printer.has_bar:
+        printer.expect(sum([1 async for entry in walk(paths) if not isinstance(entry, Skipped)]))
+
+
+async def _judge_all(paths: list[str], judge: Judge, config: Config, printer: Printer) -> None:
+    files = Files(judge.budget, config.limits.media_size)
+    at_once = _FILES_PER_CORE * (os.cpu_count() or 1) * len(judge.clamav.backends)
+    async with aclosing(_findings(paths, judge, files, at_once)) as findings:
+        async for finding in findings:
+            await asyncio.to_thread(printer.show, finding)
+
+
+async def _findings(
+    paths: list[str], judge: Judge, files: Files, at_once: int
+) -> AsyncGenerator[Finding | Skipped]:
+    """In the order in which they are there."""
+    under_way: set[asyncio.Task[Finding]] = set()
+    try:
+        async for entry in walk(paths):
+            if isinstance(entry, Skipped):
+                yield entry
+                continue
+            under_way.add(asyncio.create_task(_finding(entry, judge, files)))
+            if len(under_way) == at_once:
+                yield await _first(under_way)
+        while under_way:
+            yield await _first(under_way)
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def _first(under_way: set[asyncio.Task[Finding]]) -> Finding:
+    done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    task = done.pop()
+    under_way.remove(task)
+    return task.result()
+
+
+async def _finding(entry: File | Refused, judge: Judge, files: Files) -> Finding:
+    if isinstance(entry, Refused):
+        return Finding.not_scanned(entry.path, entry.problem)
+    try:
+        body = await files.body(entry)
+        try:
+            deadline = asyncio.get_running_loop().time() + _PATIENCE
+            verdict = await judge.pipeline.inspect(_OCCASION, Sample(body), deadline)
+        finally:
+            body.release()
+    except (Unreadable, Unavailable) as problem:
+        return Finding.not_scanned(entry.path, problem.info)
+    return Finding.of(entry.path, verdict)
