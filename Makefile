@@ -38,7 +38,7 @@ test: debian-test lint types ## what CI runs: lint, types and every test but the
 test-long: debian-test $(VENV)/.dev ## the tests that take longer than `make test` may
 	$(PYTEST) -m long
 
-bench: debian-test $(VENV)/.dev ## compare with matrix-content-scanner and bare clamd, 5 minutes; BARS=1 judges
+bench: debian-test $(VENV)/.dev ## compare with matrix-content-scanner and bare clamd, 3 to 5 minutes; BARS=1 judges
 	@$(BIN)/python -m tests.bench run $(if $(BARS),--bars) $(if $(BUDGET),--budget $(BUDGET)) $(BENCH_ARGS)
 
 bench-docs: $(VENV)/.dev ## put what `make bench` kept into docs/: table, plots, JSON

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -39,15 +39,16 @@ class Reader:
 class Reservation:
     """Bytes of a share that one body holds; a `media.Room`."""
 
-    __slots__ = ("_share", "_size")
+    __slots__ = ("_caller", "_share", "_size")
 
-    def __init__(self, share: Share, size: int) -> None:
+    def __init__(self, share: Share, size: int, caller: str) -> None:
         self._share = share
         self._size = size
+        self._caller = caller
 
     def shrink(self, size: int) -> None:
         """Give back what is not needed after all."""
-        self._share.give_back(self._size - size)
+        self._share.give_back(self._size - size, self._caller)
         self._size = size
 
     def close(self) -> None:
@@ -56,7 +57,7 @@ class Reservation:
 
     @contextmanager
     def lend(self, cut: Callable[[], None]) -> Iterator[Reader]:
-        """Let a client read the body; it may be cut while others wait for its share."""
+        """Let a client read or send the body; it may be cut while others wait for its share."""
         reader = Reader(cut)
         self._share.enter(reader)
         try:
@@ -65,77 +66,108 @@ class Reservation:
             self._share.leave(reader)
 
 
-class Share:
-    """A part of the memory budget. Reservations are served in turn of their callers."""
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A reservation of `size` bytes that has to wait."""
 
-    def __init__(self, capacity: int, wait: float) -> None:
+    size: int
+    granted: asyncio.Future[None]
+
+
+class Share:
+    """A part of the memory budget. Reservations are served in turn of their callers.
+
+    One of them holds at most `per_caller` bytes at a time, if that is given.
+    """
+
+    def __init__(self, capacity: int, wait: float, *, per_caller: int | None = None) -> None:
         self.capacity = capacity
         self.reserved = 0
         self._wait = wait
-        self._queues: OrderedDict[Hashable, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
+        self._per_caller = per_caller
+        self._held: Counter[str] = Counter()
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
         self._readers: set[Reader] = set()
         self._reaper: asyncio.TimerHandle | None = None
 
-    def reserve_at_once(self, size: int) -> Reservation | None:
+    def reserve_at_once(self, size: int, caller: str = "") -> Reservation | None:
         """Take `size` bytes, if nobody has to wait for them."""
-        if self._queues or self.reserved + size > self.capacity:
+        if self._queues or not self._has_room(size, caller):
             return None
-        self.reserved += size
-        return Reservation(self, size)
+        self._take(size, caller)
+        return Reservation(self, size, caller)
 
-    async def reserve(self, size: int, caller: Hashable) -> Reservation:
+    async def reserve(self, size: int, caller: str) -> Reservation:
         """Take `size` bytes, at once or in turn.
 
         Raises Unavailable after the share's patience.
         """
-        at_once = self.reserve_at_once(size)
+        at_once = self.reserve_at_once(size, caller)
         if at_once is not None:
             return at_once
-        turn = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(caller, deque()).append((size, turn))
+        waiting = _Waiting(size, asyncio.get_running_loop().create_future())
+        self._queues.setdefault(caller, deque()).append(waiting)
         self._serve()
         self._watch_readers()
         try:
             async with asyncio.timeout(self._wait):
-                await turn
-            return Reservation(self, size)
+                await waiting.granted
+            return Reservation(self, size, caller)
         except BaseException as problem:
-            if turn.done() and not turn.cancelled():
-                self.reserved -= size  # served in the very moment in which the wait ended
+            if waiting.granted.done() and not waiting.granted.cancelled():
+                self._take(-size, caller)  # served in the very moment in which the wait ended
             self._serve()
             if isinstance(problem, TimeoutError):
                 raise Unavailable("too much media under way, try again", "overload") from None
             raise
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, caller: str) -> None:
         """`size` bytes less are reserved."""
-        self.reserved -= size
+        self._take(-size, caller)
         self._serve()
 
     def enter(self, reader: Reader) -> None:
-        """A body inside this share goes out to a client."""
+        """A body inside this share goes out to a client, or comes from one."""
         self._readers.add(reader)
         self._watch_readers()
 
     def leave(self, reader: Reader) -> None:
-        """The client has read all of it, or is gone."""
+        """The client has all of it, or is gone."""
         self._readers.discard(reader)
 
+    def _has_room(self, size: int, caller: str) -> bool:
+        own = self._per_caller is None or self._held[caller] + size <= self._per_caller
+        return own and self.reserved + size <= self.capacity
+
+    def _take(self, size: int, caller: str) -> None:
+        self.reserved += size
+        if self._per_caller is not None:
+            self._held[caller] += size
+            if not self._held[caller]:
+                del self._held[caller]
+
     def _serve(self) -> None:
-        while self._queues:
-            caller, queue = next(iter(self._queues.items()))
-            while queue and queue[0][1].done():
-                queue.popleft()  # gave up
+        while (caller := self._next()) is not None:
+            queue = self._queues.pop(caller)
             if queue:
-                size, turn = queue[0]
-                if self.reserved + size > self.capacity:
-                    return
-                self.reserved += size
-                turn.set_result(None)
-                queue.popleft()
-            del self._queues[caller]
+                waiting = queue.popleft()
+                self._take(waiting.size, caller)
+                waiting.granted.set_result(None)
             if queue:
                 self._queues[caller] = queue  # to the end: callers take turns
+
+    def _next(self) -> str | None:
+        """Whose turn it is; who holds as much as one may is passed over, what is large is waited for."""
+        for caller, queue in self._queues.items():
+            while queue and queue[0].granted.done():
+                queue.popleft()  # gave up
+            if not queue:
+                return caller
+            if self.reserved + queue[0].size > self.capacity:
+                return None
+            if self._has_room(queue[0].size, caller):
+                return caller
+        return None
 
     def _watch_readers(self) -> None:
         if self._reaper is None and self._queues and self._readers:
@@ -153,28 +185,39 @@ class Share:
 class Budget:
     """`limits.memory`, split into shares that never wait for each other.
 
-    An eighth is for bodies up to 1 MiB, so that a thumbnail never waits behind 20 MB files.
+    An eighth is for downloads up to 1 MiB, so that a thumbnail never waits behind 20 MB files. A quarter is
+    for uploads. The homeserver may ask for an inspection in the middle of our own upload, so that where it
+    is `inspected` that has an eighth for itself. Each but the first holds one `media_size` at least.
     """
 
     SMALL = 1024 * 1024
 
-    def __init__(self, memory: int, wait: float) -> None:
+    def __init__(self, memory: int, wait: float, *, media_size: int = 0, inspected: bool = False) -> None:
+        inspections = max(memory // 8, media_size) if inspected else 0
+        uploads = max(memory // 4, media_size)
         self.small = Share(memory // 8, wait)
-        self.downloads = Share(memory - memory // 8, wait)
+        self.inspections = Share(inspections, wait)
+        self.uploads = Share(uploads, wait, per_caller=max(uploads // 2, media_size))
+        self.downloads = Share(memory - memory // 8 - inspections - uploads, wait)
 
     def share_for(self, size: int) -> Share:
-        """Where a body of at most `size` bytes belongs."""
+        """Where a download of at most `size` bytes belongs."""
         return self.small if size <= self.SMALL else self.downloads
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """All of them."""
+        return (self.small, self.inspections, self.uploads, self.downloads)
 
     @property
     def capacity(self) -> int:
         """Bytes that all bodies together may take."""
-        return self.small.capacity + self.downloads.capacity
+        return sum(share.capacity for share in self.shares)
 
     @property
     def reserved(self) -> int:
         """Bytes that are taken or promised."""
-        return self.small.reserved + self.downloads.reserved
+        return sum(share.reserved for share in self.shares)
 
 
 class Slots:
@@ -203,43 +246,62 @@ class Slots:
         return self._small.waiting + self._big.waiting
 
     @asynccontextmanager
-    async def slot(self, size: int) -> AsyncIterator[None]:
+    async def slot(self, size: int, caller: str = "") -> AsyncIterator[None]:
         """Held while a sample's plaintext is in memory. Raises Unavailable when none is free in time."""
         lane = self._small if size <= self.SMALL else self._big
-        await lane.take(size)
+        await lane.take(size, caller)
         try:
             yield
         finally:
             lane.give()
 
 
-class _Lane:
-    """A queue before some slots, ordered by arrival plus the time that a scan of the size may take.
+@dataclass(slots=True)
+class _Queued:
+    """What one caller has in a queue: how many scans, and how long they may take."""
 
-    So a smaller file overtakes a bigger one, and no file is overtaken for ever.
+    scans: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(order=True, slots=True)
+class _Turn:
+    """A scan in a queue, the first one due being the next."""
+
+    due: float
+    arrival: int
+    seconds: float = field(compare=False)
+    caller: str = field(compare=False)
+    granted: asyncio.Future[None] = field(compare=False)
+
+
+class _Lane:
+    """A queue before some slots, ordered by when a scan would be done if everybody had one slot alone.
+
+    A smaller file overtakes a bigger one, who asks for a thousand files does not delay another's first, and
+    no file is overtaken for ever.
     """
 
     _EXPECTED_RATE = 10_000_000  # bytes per second and core, measured
+    _EXPECTED_TIME = 0.002  # seconds for the smallest, measured
 
     def __init__(self, slots: int, wait: float) -> None:
         self._slots = slots
         self._wait = wait
-        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._queue: list[_Turn] = []
+        self._queued: dict[str, _Queued] = {}
         self._arrivals = itertools.count()
         self.in_flight = 0
 
     @property
     def waiting(self) -> int:
-        return sum(1 for *_, turn in self._queue if not turn.done())
+        return sum(1 for turn in self._queue if not turn.granted.done())
 
-    async def take(self, size: int) -> None:
+    async def take(self, size: int, caller: str) -> None:
         if not self._queue and self.in_flight < self._slots:
             self.in_flight += 1
             return
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        due = loop.time() + size / self._EXPECTED_RATE
-        heapq.heappush(self._queue, (due, next(self._arrivals), turn))
+        turn = self._enter(size, caller).granted
         self._serve()
         try:
             async with asyncio.timeout(self._wait):
@@ -256,9 +318,30 @@ class _Lane:
         self.in_flight -= 1
         self._serve()
 
+    def _enter(self, size: int, caller: str) -> _Turn:
+        """Behind all that the caller has queued already, but for what is bigger."""
+        loop = asyncio.get_running_loop()
+        seconds = self._EXPECTED_TIME + size / self._EXPECTED_RATE
+        queued = self._queued.setdefault(caller, _Queued())
+        own = min(queued.scans * seconds, queued.seconds)
+        due = loop.time() + own + seconds
+        turn = _Turn(due, next(self._arrivals), seconds, caller, loop.create_future())
+        queued.scans += 1
+        queued.seconds += seconds
+        heapq.heappush(self._queue, turn)
+        return turn
+
     def _serve(self) -> None:
-        while self._queue and (self._queue[0][2].done() or self.in_flight < self._slots):
-            _, _, turn = heapq.heappop(self._queue)
-            if not turn.done():
+        while self._queue and (self._queue[0].granted.done() or self.in_flight < self._slots):
+            turn = heapq.heappop(self._queue)
+            self._forget(turn)
+            if not turn.granted.done():
                 self.in_flight += 1
-                turn.set_result(None)
+                turn.granted.set_result(None)
+
+    def _forget(self, turn: _Turn) -> None:
+        queued = self._queued[turn.caller]
+        queued.scans -= 1
+        queued.seconds -= turn.seconds
+        if not queued.scans:
+            del self._queued[turn.caller]

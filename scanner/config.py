@@ -121,15 +121,16 @@ class Limits(_Section):
     memory: Size = Field(
         256 * _MIB,
         validate_default=True,
-        description="Budget for bodies under way; an eighth is for those up to 1 MiB.",
+        description="Budget for media under way. A quarter is for uploads, an eighth for small downloads.",
     )
     queue_wait: Duration = Field(10.0, description="How long to wait for memory or a scan slot before 503.")
 
     @field_validator("memory")
     @classmethod
-    def _a_share_holds_one_media(cls, memory: int, others: ValidationInfo) -> int:
+    def _each_share_holds_one_media(cls, memory: int, others: ValidationInfo) -> int:
+        """Downloads, uploads, and what the homeserver has inspected, beside an eighth for small ones."""
         media_size = others.data.get("media_size", 0)
-        least = max(media_size + media_size // 7 + 1, 8 * _MIB)
+        least = max(-(-3 * media_size * 8 // 7), 8 * _MIB)
         if memory < least:
             raise ValueError(f"must be at least {-(-least // _MIB)}MiB to hold one limits.media_size")
         return memory
@@ -184,6 +185,13 @@ class Policy(_Section):
     encrypted_archives: Handling = Field("withhold", description="Archives with a password.")
     encrypted_documents: Handling = Field("withhold", description="Documents with a password.")
     unscannable: Handling = Field("withhold", description="Whatever else cannot be inspected.")
+    opaque_uploads: Handling = Field(
+        "deliver", description="Uploads that may be encrypted: the homeserver's routes carry no key."
+    )
+    opaque_downloads: Handling = Field(
+        "deliver",
+        description="The same on download there. `withhold` makes clients ask the scanner API, with the key.",
+    )
 
 
 class VerdictCache(_Section):
@@ -201,8 +209,17 @@ class Log(_Section):
     )
 
 
+def _null_is_as_good_as_none(schema: dict[str, Any]) -> None:
+    """As `_sections` has it; a section whose keys are all comments is null in YAML."""
+    sections = schema["properties"]
+    for name, section in sections.items():
+        sections[name] = {"anyOf": [section, {"type": "null"}]}
+
+
 class Config(_Section):
     """The whole tree."""
+
+    model_config = ConfigDict(json_schema_extra=_null_is_as_good_as_none)
 
     server: Server = Server()
     state_dir: Path = Field(

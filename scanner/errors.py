@@ -3,7 +3,9 @@
     ScannerError
     ├── ClientError                 what the caller sent cannot be served, now or later
     │   ├── MalformedRequest        not JSON, or not the JSON we expect
-    │   ├── RequestTooLarge         a request body over 1 MiB
+    │   ├── RequestTooLarge         a request body over 1 MiB, or an upload over its limit
+    │   ├── RequestTooSlow          an upload that came too slowly
+    │   ├── UnsupportedEncoding     an upload with a Content-Encoding
     │   ├── SealedBodyError         `encrypted_body` that none of our secrets opens
     │   ├── DecryptionError         key, IV or hash unusable, or not those of this ciphertext
     │   └── InvalidMedia            no media can have this name
@@ -27,6 +29,10 @@ once, where they enter. Messages are shown to users: they name fields, never val
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 
 class ScannerError(Exception):
     """Root of the tree; its message is safe to show to a user."""
@@ -48,6 +54,14 @@ class RequestTooLarge(ClientError):
     """The request body is over its limit."""
 
 
+class RequestTooSlow(ClientError):
+    """The request body came too slowly, or not at all."""
+
+
+class UnsupportedEncoding(ClientError):
+    """The request body is encoded: what would be stored is not what it looks like."""
+
+
 class SealedBodyError(ClientError):
     """None of our secrets opens the sealed body."""
 
@@ -67,8 +81,19 @@ class InvalidMedia(ClientError):
     """The path names nothing that can be a media ID on a server."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The homeserver's own words: a status, a JSON object with an `errcode` or nothing, seconds to wait."""
+
+    status: int
+    content: Mapping[str, Any]
+    retry_after: int | None = None
+
+
 class UpstreamError(ScannerError):
-    """The homeserver did not give us the media."""
+    """The homeserver did not do what we asked; `refusal` is what it said to that, if it did."""
+
+    refusal: Refusal | None = None
 
 
 class AccessDenied(UpstreamError):

@@ -22,14 +22,17 @@ class Source(StrEnum):
     DOWNLOAD = "download"
     SCAN = "scan"
     THUMBNAIL = "thumbnail"
+    UPLOAD = "upload"
+    FEDERATION = "federation"
+    INSPECT = "inspect"
     CANARY = "canary"
 
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """The audit fields of one request for one media."""
+    """The audit fields of one request for one media; what is being uploaded may have no `ref` yet."""
 
-    ref: MediaRef
+    ref: MediaRef | None
     source: Source
     encrypted: bool
     request_id: str

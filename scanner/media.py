@@ -181,15 +181,17 @@ class Sample:
     """What engines see of a body: the plaintext, where a key came with it.
 
     Making one verifies the ciphertext's hash, so that a tampered body never becomes a sample. For an
-    encrypted one `read`, `head` and `as_file` work only inside `opened`.
+    encrypted one `read`, `head` and `as_file` work only inside `opened`. A `keyless` one may be a
+    ciphertext whose key nobody gave us: that no engine finds anything in it does not make it clean.
     """
 
-    __slots__ = ("_digest", "_key", "_plaintext", "body", "size")
+    __slots__ = ("_digest", "_key", "_plaintext", "body", "keyless", "size")
 
-    def __init__(self, body: Body, key: AttachmentKey | None = None) -> None:
+    def __init__(self, body: Body, key: AttachmentKey | None = None, *, keyless: bool = False) -> None:
         if key is not None:
             key.check(body.size, body.sha256)
         self.body = body
+        self.keyless = keyless
         self.size = body.size
         self._key = key
         self._plaintext: int | None = None

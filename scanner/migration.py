@@ -38,7 +38,7 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
 @dataclass(frozen=True)
 class Note:
-    """What there is to say about one key of the file that was imported."""
+    """What there is to say about one key: of the file that was imported, or one of ours that it lacks."""
 
     key: str
     note: str
@@ -64,6 +64,7 @@ def import_config(file: Path) -> Imported:
             draft.note(key, dialect.left_out.get(key, f"not a key of {dialect.name}; left out"))
     if "url" not in draft.imported.sections.get("homeserver", {}):
         draft.note(dialect.homeserver, _ONE_HOMESERVER)
+    draft.note("limits.media_size", _LIMIT)
     return draft.imported
 
 
@@ -191,6 +192,10 @@ def _direct(draft: _Draft, key: str, value: object) -> None:
 # -- what is read --------------------------------------------------------------------------------
 
 _ONE_HOMESERVER = "remote homeservers are never asked: set homeserver.url to your own"
+_LIMIT = (
+    "larger media are refused, 20 MiB unless it is set: there was no such limit; set it to what your "
+    "homeserver takes (Synapse: max_upload_size)"
+)
 _SCRIPT = "no script is run: clamd is asked directly, see clamav.addresses"
 _NO_FILES = "media are held in memory: there are no files to place or remove"
 _EXIT_CODES = "there are no exit codes; what could not be scanned is never remembered"

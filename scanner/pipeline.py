@@ -93,34 +93,43 @@ class Pipeline:
     async def recall(self, ref: MediaRef, attachment: bytes) -> Verdict | None:
         """What is known of an encrypted attachment before its bytes are here. Never an access grant."""
         content = await self._cache.content(self._alias(ref, attachment))
-        return None if content is None else await self._known(content, seen=True)
+        return None if content is None else await self._known(content, seen=True, keyless=False)
+
+    async def recall_content(self, sha256: bytes) -> Verdict | None:
+        """What is known of keyless bytes with this digest. Never an access grant."""
+        return await self._known(self._index.content(sha256), seen=False, keyless=True)
 
     async def inspect(
-        self, occasion: Occasion, sample: Sample, deadline: float, attachment: bytes | None = None
+        self,
+        occasion: Occasion,
+        sample: Sample,
+        deadline: float,
+        attachment: bytes | None = None,
+        caller: str = "",
     ) -> Verdict:
         """The verdict on `sample`; `deadline` is in the event loop's time.
 
-        `attachment` is what names an encrypted one, its bytes having come from `occasion.ref`. Raises
-        Unavailable where no verdict can be had in time.
+        `attachment` is what names an encrypted one, its bytes having come from `occasion.ref`. Callers take
+        turns. Raises Unavailable where no verdict can be had in time.
         """
         try:
             async with asyncio.timeout_at(deadline):
                 content, seen = await self._content(occasion.ref, sample, attachment)
-                known = await self._known(content, seen=seen)
+                known = await self._known(content, seen=seen, keyless=sample.keyless)
                 if known is not None:
                     return known
-                key = (content, *(engine.versions() for engine in self._engines))
-                flight = self._flights.join(key, lambda: self._scan(occasion, sample, content))
+                key = (content, sample.keyless, *(engine.versions() for engine in self._engines))
+                flight = self._flights.join(key, lambda: self._scan(occasion, sample, content, caller))
                 async with flight as verdict:
                     return verdict
         except TimeoutError:
             raise Unavailable("not scanned in time, try again", "timeout") from None
 
     async def _content(
-        self, ref: MediaRef, sample: Sample, attachment: bytes | None
+        self, ref: MediaRef | None, sample: Sample, attachment: bytes | None
     ) -> tuple[ContentId, bool]:
         """What the sample is, and whether this very attachment was seen before."""
-        if attachment is None:
+        if attachment is None or ref is None:
             return self._index.content(await sample.digest()), False
         alias = self._alias(ref, attachment)
         content = await self._cache.content(alias)
@@ -134,9 +143,9 @@ class Pipeline:
     def _alias(self, ref: MediaRef, attachment: bytes) -> Alias:
         return self._index.alias(ref.origin, ref.media_id, attachment)
 
-    async def _known(self, content: ContentId, *, seen: bool) -> Verdict | None:
+    async def _known(self, content: ContentId, *, seen: bool, keyless: bool) -> Verdict | None:
         for versions in self._possible_versions():
-            verdict = await self._cache.verdict(verdict_key(content, versions))
+            verdict = await self._cache.verdict(verdict_key(content, versions, keyless=keyless))
             if verdict is not None:
                 self._publish(VerdictLookedUp(self._cache.name, "hit"))
                 return verdict
@@ -148,21 +157,29 @@ class Pipeline:
         for versions in itertools.product(*(sorted(engine.versions()) for engine in self._engines)):
             yield dict(zip(names, versions, strict=True))
 
-    async def _scan(self, occasion: Occasion, sample: Sample, content: ContentId) -> Verdict:
+    async def _scan(self, occasion: Occasion, sample: Sample, content: ContentId, caller: str) -> Verdict:
         body = sample.body.retain()  # whoever asked first may leave before the scan ends
         try:
-            verdict = await self._judge(sample)
+            verdict = await self._judge(sample, caller)
         finally:
             body.release()
         self._publish(Scanned(occasion.source, occasion.encrypted, sample.size, verdict))
         if verdict.conclusive and verdict.versions is not None:
-            key = verdict_key(content, verdict.versions)
-            await self._cache.remember(key, verdict, self._lifetime(verdict))
+            await self._remember(content, verdict, verdict.versions, keyless=sample.keyless)
         return verdict
 
-    async def _judge(self, sample: Sample) -> Verdict:
+    async def _remember(
+        self, content: ContentId, verdict: Verdict, versions: Mapping[str, str], *, keyless: bool
+    ) -> None:
+        """What holds for keyless bytes holds for them as a plaintext, too, unless they are opaque."""
+        opaque = any(report.outcome is Outcome.OPAQUE for report in verdict.reports)
+        for as_keyless in {keyless, keyless and opaque}:
+            key = verdict_key(content, versions, keyless=as_keyless)
+            await self._cache.remember(key, verdict, self._lifetime(verdict))
+
+    async def _judge(self, sample: Sample, caller: str) -> Verdict:
         queued = time.monotonic()
-        async with self._slots.slot(sample.size):
+        async with self._slots.slot(sample.size, caller):
             self._publish(StageTimed("queue", time.monotonic() - queued))
             with self._timed("engine"):
                 async with sample.opened():

@@ -30,6 +30,8 @@ RELOADABLE = frozenset(
         "policy.encrypted_archives",
         "policy.encrypted_documents",
         "policy.unscannable",
+        "policy.opaque_uploads",
+        "policy.opaque_downloads",
         "log.level",
     }
 )

@@ -25,13 +25,17 @@ UNKNOWN_TYPE = "application/octet-stream"
 
 
 class Outcome(IntEnum):
-    """Ordered by severity: the worst one of all reports is the verdict's."""
+    """Ordered by severity: the worst one of all reports is the verdict's.
+
+    OPAQUE is only said of a keyless sample: no engine named it, and it looks like ciphertext.
+    """
 
     CLEAN = 0
-    UNSCANNABLE = 1
-    FAILED = 2
-    FORBIDDEN = 3
-    INFECTED = 4
+    OPAQUE = 1
+    UNSCANNABLE = 2
+    FAILED = 3
+    FORBIDDEN = 4
+    INFECTED = 5
 
 
 class Reason(StrEnum):
@@ -39,6 +43,7 @@ class Reason(StrEnum):
 
     MALWARE = "malware"
     FORBIDDEN_TYPE = "forbidden_type"
+    OPAQUE = "opaque"
     # unscannable
     ENCRYPTED_ARCHIVE = "encrypted_archive"
     ENCRYPTED_DOCUMENT = "encrypted_document"
@@ -207,10 +212,14 @@ class IndexSecret:
         return hmac.digest(self._secret, purpose + b"\0" + message, "sha256")
 
 
-def verdict_key(content: ContentId, versions: Mapping[str, str]) -> VerdictKey:
-    """The name under which a verdict on `content` by engines of these versions is remembered."""
+def verdict_key(content: ContentId, versions: Mapping[str, str], *, keyless: bool = False) -> VerdictKey:
+    """The name under which a verdict on `content` by engines of these versions is remembered.
+
+    What was judged as a plaintext says nothing of the same bytes as perhaps a ciphertext: `keyless` ones
+    have names of their own.
+    """
     engines = json.dumps(sorted(versions.items())).encode()
-    return VerdictKey(hashlib.sha256(content + engines).digest())
+    return VerdictKey(hashlib.sha256(content + engines + (b"keyless" if keyless else b"")).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +242,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which unscannable media are handed over all the same; nothing else is, unless it only observes."""
+    """Which unscannable media are handed over all the same; nothing else is, unless it only observes.
+
+    What is opaque is judged by where it goes: `opaque_uploads` to the homeserver, `opaque_downloads` from it.
+    """
 
     deliver_encrypted_archives: bool = False
     deliver_encrypted_documents: bool = False
     deliver_unscannable: bool = False
+    deliver_opaque_uploads: bool = False
+    deliver_opaque_downloads: bool = False
     observe: bool = False
 
     @property
@@ -245,17 +259,20 @@ class Policy:
         """As `policy.mode` has it; a metric label."""
         return "observe" if self.observe else "enforce"
 
-    def decide(self, verdict: Verdict) -> Decision:
+    def decide(self, verdict: Verdict, *, upload: bool = False) -> Decision:
         """The only place where open or closed is chosen; runs after the cache."""
-        decision = self._enforce(verdict)
+        decision = self._enforce(verdict, upload)
         if self.observe and not decision.deliver:
             return replace(decision, deliver=True, observed=True)
         return decision
 
-    def _enforce(self, verdict: Verdict) -> Decision:
+    def _enforce(self, verdict: Verdict, upload: bool) -> Decision:  # noqa: FBT001 - from `decide`
         outcome = verdict.outcome
         if outcome is Outcome.CLEAN:
             return Decision(deliver=True, outcome=outcome)
+        if outcome is Outcome.OPAQUE:
+            deliver = self.deliver_opaque_uploads if upload else self.deliver_opaque_downloads
+            return Decision(deliver, outcome, Reason.OPAQUE)
         if outcome is Outcome.UNSCANNABLE:
             return self._decide_unscannable(verdict)
         return Decision(deliver=False, outcome=outcome, reason=_first_reason(verdict, outcome))

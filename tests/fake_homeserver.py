@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from math import inf
 from ssl import SSLContext
@@ -29,10 +29,11 @@ Step = bytes | float | Then
 
 @dataclass(frozen=True)
 class Heard:
-    """One request's head, as it came."""
+    """One request, as it came: its head, and its body if it has a length."""
 
     raw: bytes
     connection: int
+    body: bytes = b""
 
     @property
     def method(self) -> str:
@@ -73,6 +74,7 @@ class FakeHomeserver:
         self._tls = tls
         self.script: Script = serving(PNG, content_type="image/png")
         self.heard: list[Heard] = []
+        self.reads_bodies = True
         self.sent = 0
         self.abandoned = 0
         self._connections: set[asyncio.Task[None]] = set()
@@ -132,6 +134,9 @@ class FakeHomeserver:
             except asyncio.IncompleteReadError:
                 return
             heard = Heard(raw.removesuffix(b"\r\n\r\n"), connection)
+            if self.reads_bodies:
+                length = int(heard.header("content-length") or 0)
+                heard = replace(heard, body=await reader.readexactly(length))
             self.heard.append(heard)
             for step in self.script(heard):
                 if not await self._take(step, reader, writer):

@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
+# Of the scanner API, and of the homeserver's own routes.
+_METHODS = ("GET, POST, OPTIONS", "GET, POST, PUT, OPTIONS")
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -26,7 +29,7 @@ class Reply:
         headers = [(name.lower(), value) for name, _, value in (header.partition(": ") for header in rest)]
         reply = cls(int(line.split(" ")[1]), headers, b"")
         assert reply.header("access-control-allow-origin") == "*"
-        assert reply.header("access-control-allow-methods") == "GET, POST, OPTIONS"
+        assert reply.header("access-control-allow-methods") in _METHODS
         assert reply.header("x-content-type-options") == "nosniff"
         assert {"authorization", "content-type"} <= set(
             (reply.header("access-control-allow-headers") or "").lower().split(", ")
@@ -42,9 +45,9 @@ class Reply:
 
     @property
     def length(self) -> int:
-        """The declared length: always declared, but for a 204."""
+        """The declared length: always declared, but for what has no body."""
         declared = self.header("content-length")
-        assert (declared is None) == (self.status == 204)
+        assert (declared is None) == (self.status in (204, 304))
         assert self.header("transfer-encoding") is None
         return int(declared or 0)
 
@@ -61,6 +64,14 @@ class Reply:
         assert self.content.keys() == {"reason", "info"}
         assert self.content["info"]
         return self.status, self.content["reason"]
+
+    @property
+    def matrix_error(self) -> tuple[int, str]:
+        """Status and errcode of an error on the homeserver's routes."""
+        assert self.header("access-control-allow-methods") == _METHODS[1]
+        assert self.content["error"]
+        assert "reason" not in self.content
+        return self.status, self.content["errcode"]
 
     @property
     def unrecognized(self) -> bool:

@@ -31,7 +31,7 @@ class Holders:
         return asyncio.create_task(self._reserve(name, size, caller or name))
 
     async def _reserve(self, name: str, size: int, caller: str) -> Reservation:
-        room = await self.share.reserve(size, caller)
+        room = await self.share.reserve(size, str(caller))
         self.served.append(name)
         return room
 
@@ -155,19 +155,41 @@ async def test_cancellation_in_the_moment_of_being_served_gives_the_bytes_back()
 
 async def test_shares_do_not_wait_for_each_other() -> None:
     budget = Budget(16 * MIB, wait=0.01)
-    big = await budget.share_for(MIB + 1).reserve(budget.downloads.capacity, "a")
-    small = await budget.share_for(MIB).reserve(MIB, "a")
-    assert (budget.capacity, budget.reserved) == (16 * MIB, 15 * MIB)
-    big.close()
-    small.close()
+    rooms = [await share.reserve(share.capacity, "a") for share in (budget.small, budget.downloads)]
+    half = await budget.uploads.reserve(budget.uploads.capacity // 2, "a")
+    assert (budget.capacity, budget.reserved) == (16 * MIB, 14 * MIB)
+    for room in (*rooms, half):
+        room.close()
     assert budget.reserved == 0
+    assert budget.share_for(MIB) is budget.small
+    assert budget.share_for(MIB + 1) is budget.downloads
 
 
+@pytest.mark.parametrize("inspected", [True, False])
 @pytest.mark.parametrize("media_size", [1, MIB, 20 * MIB, 20 * MIB + 3])
-def test_least_memory_that_is_configurable_holds_one_media(media_size: int) -> None:
-    """`config.Limits` refuses less."""
-    budget = Budget(max(media_size + media_size // 7 + 1, 8 * MIB), wait=1)
-    assert budget.share_for(media_size).capacity >= media_size
+def test_each_share_of_the_least_memory_that_is_configurable_holds_one_media(
+    media_size: int, *, inspected: bool
+) -> None:
+    least = max(-(-3 * media_size * 8 // 7), 8 * MIB)  # as `config.Limits` has it
+    budget = Budget(least, wait=1, media_size=media_size, inspected=inspected)
+    for share in (budget.share_for(media_size), budget.uploads, budget.inspections):
+        assert share.capacity >= media_size or (share is budget.inspections and not inspected)
+    assert budget.capacity == least
+
+
+async def test_caller_who_holds_as_much_as_one_may_is_passed_over() -> None:
+    share = Share(100, wait=5, per_caller=50)
+    held = await share.reserve(50, "greedy")
+    assert share.reserve_at_once(1, "greedy") is None
+    holders = Holders(share)
+    greedy, other = holders.ask("greedy", 50), holders.ask("other", 50)
+    (await other).close()
+    await settle()
+    assert not greedy.done()
+    held.close()
+    (await greedy).close()
+    assert holders.served == ["other", "greedy"]
+    assert share.reserved == 0
 
 
 # -- slow readers --------------------------------------------------------------------------------
@@ -240,12 +262,12 @@ class Scans:
         self.served: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
 
-    def ask(self, name: str, size: int) -> asyncio.Task[None]:
+    def ask(self, name: str, size: int, caller: str = "") -> asyncio.Task[None]:
         self.ends[name] = asyncio.Event()
-        return asyncio.create_task(self._scan(name, size))
+        return asyncio.create_task(self._scan(name, size, caller))
 
-    async def _scan(self, name: str, size: int) -> None:
-        async with self.slots.slot(size):
+    async def _scan(self, name: str, size: int, caller: str) -> None:
+        async with self.slots.slot(size, caller):
             self.served.append(name)
             await self.ends[name].wait()
 
@@ -304,6 +326,20 @@ async def test_smaller_scan_overtakes_a_bigger_one_that_waits() -> None:
         await some.end("smaller")
         assert some.served == ["running", "smaller", "big"]
         await finish(some, *tasks)
+
+
+async def test_a_callers_first_scan_does_not_wait_for_the_thousand_of_another() -> None:
+    async with scans() as some:
+        running = some.ask("running", 20 * MIB)
+        await settle()
+        greedy = [some.ask(f"greedy{i}", MIB, "greedy") for i in range(1000)]
+        await settle()
+        other = some.ask("other", MIB, "other")
+        await settle()
+        await some.end("running")
+        await some.end(some.served[-1])
+        assert "other" in some.served[1:4]
+        await finish(some, running, other, *greedy)
 
 
 async def test_big_scan_is_not_overtaken_for_ever() -> None:
@@ -409,7 +445,7 @@ class ShareInterleavings(_Interleavings):
         self.share = Share(10, wait=3600)
 
     async def _hold(self, size: int, kept: int, caller: int, end: asyncio.Event) -> None:
-        room = await self.share.reserve(size, caller)
+        room = await self.share.reserve(size, str(caller))
         self.held += size
         with suppress(asyncio.CancelledError):
             await end.wait()

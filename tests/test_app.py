@@ -26,7 +26,7 @@ from scanner.errors import ConfigError
 from scanner.event_sinks.log import Log
 from scanner.events import Reloaded, ReloadFailed
 from scanner.key_files import read_or_generate_secret, rotate_secret
-from scanner.upstream import Upstream
+from scanner.upstream.fetch import Upstream
 from scanner.verdict_cache.sqlite import Sqlite
 from scanner.web.routes import API
 from scanner.web.server import Site

@@ -217,8 +217,8 @@ REFUSED = {
     "policy: {blocked_types: [image]}": "policy.blocked_types.0: must be a type like image/png or image/*",
     "policy: {encrypted_archives: no}": "policy.encrypted_archives: must be 'deliver' or 'withhold'",
     "verdict_cache: {url: redis://h}": "verdict_cache.url: must be 'sqlite' or 'memory'",
-    "limits: {memory: 1MiB}": "limits.memory: must be at least 23MiB to hold one limits.media_size",
-    "limits: {media_size: 1GiB}": "limits.memory: must be at least 1171MiB to hold one limits.media_size",
+    "limits: {memory: 1MiB}": "limits.memory: must be at least 69MiB to hold one limits.media_size",
+    "limits: {media_size: 1GiB}": "limits.memory: must be at least 3511MiB to hold one limits.media_size",
     "limits: {media_size: 1, memory: 7MiB}": "limits.memory: must be at least 8MiB to hold one "
     "limits.media_size",
 }
@@ -386,7 +386,7 @@ def test_one_variable_may_hold_a_section_and_another_a_key_of_it(file: Path) -> 
         ("__", "80", ": there is no such key"),
         ("SERVER", "{listen: a:1, listen: b:2}", "server: must be a section of keys"),
         ("CLAMAV__ADDRESSES", "[embedded", "clamav.addresses: must be a list"),
-        ("LIMITS__MEMORY", "1MiB", "limits.memory: must be at least 23MiB"),
+        ("LIMITS__MEMORY", "1MiB", "limits.memory: must be at least 69MiB"),
         ("CLAMAV__ADDRESSES", "embedded", "clamav.addresses: must be a list"),
         ("CLAMAV__ADDRESSES", "[embedded, x]", "clamav.addresses.1: must be embedded"),
     ],

@@ -1,7 +1,11 @@
-"""The docs cannot drift: every key, route, reason, metric, event, unready reason and command stands there."""
+"""The docs cannot drift: every key, route, reason, metric, event and unready reason stands there.
+
+And what stands there exists: messages, links, tests.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +19,12 @@ from scanner import events
 from scanner.config import Config
 from scanner.metrics import Metrics
 from scanner.reload import RELOADABLE
-from scanner.web.wire import Code
-from tests.surface import all_routes, gauges, unready_reasons
+from scanner.web.dialects import Code
+from tests.surface import all_routes, gauges, texts, unready_reasons
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
 
 
 def settings(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -78,13 +84,15 @@ def test_every_error_reason_is_documented(code: Code) -> None:
     assert f"`{code}`" in read("api.md")
 
 
-def test_every_metric_is_documented_and_no_other() -> None:
+def metric_names() -> set[str]:
     metrics = Metrics("1", [("GET", "/x")], [("clamav", "unix:/x")], "memory")
     text, _ = metrics.render("")
     exposed = set(re.findall(r"^# TYPE (media_scanner_\w+?)(?:_total)? ", text.decode(), re.MULTILINE))
-    exposed |= {f"media_scanner_{name}" for name in gauges()}
-    documented = set(re.findall(r"`(media_scanner_\w+?)(?:_total)?`", read("operations.md")))
-    assert exposed == documented
+    return exposed | {f"media_scanner_{name}" for name in gauges()}
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    assert metric_names() == set(re.findall(r"`(media_scanner_\w+?)(?:_total)?`", read("operations.md")))
 
 
 @pytest.mark.parametrize("event", get_args(events.Event), ids=lambda event: event.__name__)
@@ -97,7 +105,59 @@ def test_every_unready_reason_has_its_line_in_the_runbook(reason: str) -> None:
     assert f"| `{reason}` |" in read("operations.md")
 
 
-def test_the_readme_links_lead_somewhere() -> None:
-    readme = (DOCS.parent / "README.md").read_text()
-    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
-        assert (DOCS.parent / target).exists(), target
+# -- what the docs name exists --------------------------------------------------------------------
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, _, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]*))?\)", page.read_text()):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
+
+
+def test_troubleshooting_quotes_what_the_sources_say() -> None:
+    """Each text in a line with a bar before it."""
+    lines = re.findall(r"^> (.*)$", read("troubleshooting.md"), re.MULTILINE)
+    quoted = [text for line in lines for text in re.findall(r"`([^`]+)`", line)]
+    said = texts()
+    assert len(quoted) > 40
+    assert [text for text in quoted if not any(pattern.fullmatch(text) for pattern in said)] == []
+
+
+@pytest.mark.parametrize("name", ["troubleshooting.md", "threat-model.md"])
+def test_metrics_that_are_named_exist(name: str) -> None:
+    assert set(re.findall(r"`(media_scanner_\w+?)(?:_total)?`", read(name))) <= metric_names()
+
+
+def functions(file: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_the_threat_model_names_tests_and_files_that_exist() -> None:
+    text = read("threat-model.md")
+    tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert [f"{file}::{test}" for file, test in tests if test not in functions(ROOT / file)] == []
+    files = re.findall(r"`((?:scanner|deploy|docs|tests)/[\w./-]+|[\w-]+\.(?:yml|txt))`", text)
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_every_threat_that_is_held_off_is_shown_by_a_test() -> None:
+    rows = re.findall(
+        r"^\| (?!threat|asset|---)([^|]+)\|([^|]+)\|([^|]*)\|([^|]+)\|$",
+        read("threat-model.md"),
+        re.MULTILINE,
+    )
+    assert len(rows) > 30
+    assert [
+        threat for threat, defence, shown, _ in rows if "nothing" not in defence and "tests/" not in shown
+    ] == []

@@ -7,7 +7,9 @@ from typing import Any
 from scanner import errors
 from scanner.errors import ScannerError
 
-CLASSES: list[type[Any]] = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+CLASSES: list[type[Any]] = [
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ScannerError)
+]
 
 
 def drawn(docstring: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scanner.config import Config
@@ -66,6 +66,7 @@ def test_sample_of_matrix_content_scanner_becomes_ours(file: Path) -> None:
         "result_cache.max_file_size",
         "download.headers_to_forward",
         "crypto.request_secret_path",
+        "limits.media_size",
     }
     assert "must not be Host" in notes(ours)["download.headers_to_forward"]
 
@@ -93,6 +94,7 @@ def test_sample_of_the_node_scanner_becomes_ours(file: Path) -> None:
         "requestHeader.xForward",
         "middleware.encryptedBody.pickleKey",
         "middleware.encryptedBody.picklePath",
+        "limits.media_size",
     }
     assert told["middleware.encryptedBody.picklePath"].endswith(
         f"media-scanner keys import-pickle {file} {secret}"
@@ -136,12 +138,18 @@ def test_homeserver_that_is_not_named_is_said(file: Path) -> None:
         assert "set homeserver.url" in notes(done)["download.base_homeserver_url"]
 
 
+def test_limit_that_the_other_scanner_had_not_is_said_with_ours(file: Path) -> None:
+    default = Config().limits.media_size // 2**20
+    for imported in (python(file), node(file)):
+        assert f"{default} MiB unless it is set" in notes(imported)["limits.media_size"]
+
+
 def test_asking_remote_homeservers_has_no_counterpart(file: Path) -> None:
     scan = {"baseUrl": "https://a", "directDownload": True}
     done = node(file, scan=scan)
     assert done.sections["homeserver"] == {"url": "https://a"}
     assert "never asked" in notes(done)["scan.directDownload"]
-    assert notes(node(file, scan=scan | {"directDownload": False})) == {}
+    assert "scan.directDownload" not in notes(node(file, scan=scan | {"directDownload": False}))
 
 
 @pytest.mark.parametrize("url", ["https://a/base", "https://user:hunter2@a", "ftp://a"])
@@ -241,6 +249,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
 KEYS = ["host", "port", "script", "allowed_mimetypes", "base_homeserver_url", "proxy", "additional_headers"]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(["scan", "download", "crypto", "result_cache"]),

@@ -27,6 +27,15 @@ from scanner.verdict import (
 SECRET = b"the index secret, 32 bytes long."
 CONTENT = ContentId(b"c" * 32)
 
+SEVERITY = [
+    Outcome.CLEAN,
+    Outcome.OPAQUE,
+    Outcome.UNSCANNABLE,
+    Outcome.FAILED,
+    Outcome.FORBIDDEN,
+    Outcome.INFECTED,
+]
+
 reports = st.builds(
     Report,
     engine=st.text(),
@@ -63,8 +72,7 @@ def test_no_report_at_all_is_a_failure_and_is_not_conclusive() -> None:
 
 @pytest.mark.parametrize("outcomes", [*itertools.product(Outcome, repeat=3)])
 def test_worst_outcome_wins_whatever_the_order(outcomes: tuple[Outcome, ...]) -> None:
-    severity = [Outcome.CLEAN, Outcome.UNSCANNABLE, Outcome.FAILED, Outcome.FORBIDDEN, Outcome.INFECTED]
-    assert verdict_of(*outcomes).outcome is max(outcomes, key=severity.index)
+    assert verdict_of(*outcomes).outcome is max(outcomes, key=SEVERITY.index)
 
 
 @pytest.mark.parametrize("other", Outcome)
@@ -208,6 +216,7 @@ def test_verdict_key_changes_with_every_engine_and_version_and_not_with_their_or
         verdict_key(CONTENT, {"a": "1", "b": "1"}),
         verdict_key(CONTENT, {"a": '1"], ["b", "1'}),
         verdict_key(ContentId(b"d" * 32), {"a": "1"}),
+        verdict_key(CONTENT, {"a": "1"}, keyless=True),
     ]
     assert len(set(keys)) == len(keys)
     assert verdict_key(CONTENT, {"b": "2", "a": "1"}) == verdict_key(CONTENT, {"a": "1", "b": "2"})
@@ -298,3 +307,20 @@ def test_observing_delivers_everything_and_says_what_enforcing_would(verdict: Ve
 def test_observing_delivers_what_nobody_judged() -> None:
     decision = Policy(observe=True).decide(Verdict(()))
     assert decision == Decision(deliver=True, outcome=Outcome.FAILED, observed=True)
+
+
+@pytest.mark.parametrize("upload", [True, False])
+@pytest.mark.parametrize("delivered", ["uploads", "downloads", "neither"])
+def test_what_is_opaque_is_judged_by_where_it_goes(delivered: str, *, upload: bool) -> None:
+    policy = Policy(
+        deliver_opaque_uploads=delivered == "uploads", deliver_opaque_downloads=delivered == "downloads"
+    )
+    decision = policy.decide(verdict_of(Outcome.CLEAN, Outcome.OPAQUE, reason=Reason.OPAQUE), upload=upload)
+    assert decision.deliver is (delivered == ("uploads" if upload else "downloads"))
+    assert (decision.outcome, decision.reason) == (Outcome.OPAQUE, Reason.OPAQUE)
+
+
+@pytest.mark.parametrize("worse", SEVERITY[2:])
+def test_opaque_is_never_what_something_worse_becomes(worse: Outcome) -> None:
+    policy = Policy(deliver_opaque_uploads=True, deliver_opaque_downloads=True)
+    assert not policy.decide(verdict_of(Outcome.OPAQUE, worse), upload=True).deliver

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from scanner.app import clamd_beside
 from scanner.clamd.freshclam import find_daemon
 from scanner.clamd.protocol import ClamdAddress
 from scanner.cli.doctor_output import as_document, show
@@ -26,6 +25,7 @@ from scanner.doctor.keys import Secret
 from scanner.doctor.signatures import Terms
 from scanner.errors import ConfigError
 from scanner.events import Event, ProcessChanged
+from scanner.judge import clamd_beside
 from scanner.key_files import INDEX_SECRET, REQUEST_SECRET
 
 _ALL = "all"

@@ -18,12 +18,12 @@ from typing import Annotated
 import typer
 import uvloop
 
-from scanner.app import Judge, judging_files
 from scanner.cli.scan_output import Finding, Printer, note
 from scanner.config import Config
 from scanner.errors import ScannerError, Unavailable, Unreadable
 from scanner.events import Bus, Event, Occasion, ProcessChanged, Source
 from scanner.files import STANDARD_INPUT, File, Files, Refused, Skipped, walk
+from scanner.judge import Judge, judging_files
 from scanner.media import MediaRef, Sample
 
 _OCCASION = Occasion(MediaRef("localhost", "file"), Source.SCAN, encrypted=False, request_id="")

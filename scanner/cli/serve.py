@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -32,7 +33,7 @@ _TEST_BANNER = """\
 **********************************************************************
 **  TEST SIGNATURES: this scanner knows EICAR and little else.      **
 **  It is for trying only. It does NOT protect anybody.             **
-**  Install real signatures (freshclam) and start it again.         **
+**  Install real signatures (freshclam); they are taken up then.    **
 **********************************************************************"""
 
 _REFUSING_BANNER = """\
@@ -81,27 +82,43 @@ def tune() -> None:
 async def _serve(config: Config, file: Path | None) -> None:
     stop, reload = asyncio.Event(), asyncio.Event()
     _handle_signals(stop, reload)
-    async with running(config, product_version()) as service:
-        tasks = [asyncio.create_task(work) for work in (_greet(service), _reload(service, reload, file))]
-        await stop.wait()
-        for task in tasks:
-            task.cancel()
-        service.readiness.stopping = True
+    try:
+        async with running(config, product_version()) as service:
+            tasks = [asyncio.create_task(work) for work in (_greet(service), _reload(service, reload, file))]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+            service.readiness.stopping = True
+    finally:
+        _ignore_signals()
 
 
 def _handle_signals(stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """Not by `add_signal_handler`: a loop that is closed has the signals end us, in the middle of our end."""
     terminal = next((fd for fd in range(3) if os.isatty(fd)), None)
+    loop = asyncio.get_running_loop()
 
-    def hang_up() -> None:
+    def terminate(number: int, _: FrameType | None) -> None:
+        """Whoever presses Ctrl-C once more does not want to wait."""
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        loop.call_soon_threadsafe(stop.set)
+
+    def hang_up(*_: object) -> None:
         """A terminal that was closed says so with the signal that daemons take for a reload."""
         closed = terminal is not None and not os.isatty(terminal)
-        (stop if closed else reload).set()
+        loop.call_soon_threadsafe((stop if closed else reload).set)
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, terminate)
+    signal.signal(signal.SIGHUP, hang_up)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
+def _ignore_signals() -> None:
+    """All is done; what Python still does until the process is gone must not change its exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _reload(service: Service, asked: asyncio.Event, file: Path | None) -> None:

@@ -1,5 +1,7 @@
 """What kind of file is it? libmagic's answer, against the operator's lists.
 
+Of a keyless sample that libmagic knows as nothing but data it says OPAQUE: it may be a ciphertext.
+
 libmagic gets a descriptor, as from `file`, and reads what it wants (up to 7 MiB and the end): with only
 the beginning, JSON is plain text and an old Word document any OLE file. Names and headers do not count.
 """
@@ -18,15 +20,18 @@ import magic
 
 from scanner.errors import EngineError
 from scanner.media import Sample
-from scanner.verdict import Outcome, Reason, Report
+from scanner.verdict import UNKNOWN_TYPE, Outcome, Reason, Report
+
+# What libmagic guesses from a byte or two: of random bytes in 1.5 of 100 files, and nearly always these.
+_GUESSES = frozenset({"application/x-dosexec", "audio/x-mp4a-latm", "audio/x-syx"})
 
 
 class Mime:
     """An Engine that forbids media types; use it as an async context manager.
 
     A list names types exactly (`image/png`) or by their first half (`image/*`); without any, nothing is
-    asked of libmagic. `timeout` is in seconds and includes the wait for the one worker thread, because a
-    few megabytes of line feeds keep libmagic busy for a third of a second.
+    asked of libmagic but what is keyless. `timeout` is in seconds and includes the wait for the one worker
+    thread, because a few megabytes of line feeds keep libmagic busy for a third of a second.
     """
 
     name = "mime"
@@ -48,6 +53,7 @@ class Mime:
         self._version = f"{_libmagic_version()}/{_digest(allowed, blocked)}"
         self._clean = Report(self.name, Outcome.CLEAN, self._version)
         self._forbidden = Report(self.name, Outcome.FORBIDDEN, self._version, Reason.FORBIDDEN_TYPE)
+        self._opaque = Report(self.name, Outcome.OPAQUE, self._version, Reason.OPAQUE)
 
     def with_lists(self, allowed: Collection[str] | None, blocked: Collection[str] | None) -> Self:
         """Another with these lists, for as long as this one is open: they share libmagic and its thread."""
@@ -66,10 +72,13 @@ class Mime:
         return frozenset({self._version})
 
     async def scan(self, sample: Sample) -> Report:
-        """CLEAN or FORBIDDEN. Raises EngineError."""
-        if self._allowed is None and self._blocked is None:
+        """CLEAN, OPAQUE or FORBIDDEN. Raises EngineError."""
+        if self._allowed is None and self._blocked is None and not sample.keyless:
             return self._clean
-        return self._forbidden if self._forbids(await self.identify(sample)) else self._clean
+        mime_type = await self.identify(sample)
+        if sample.keyless and _may_be_ciphertext(mime_type, sample) and not self._blocks(UNKNOWN_TYPE):
+            return self._opaque  # a list of allowed types is about what is inside
+        return self._forbidden if self._forbids(mime_type) else self._clean
 
     async def identify(self, sample: Sample) -> str:
         """The media type of an opened sample. Raises EngineError."""
@@ -89,9 +98,20 @@ class Mime:
             return self._magic.from_descriptor(fd)
 
     def _forbids(self, mime_type: str) -> bool:
-        names = {mime_type, f"{mime_type.partition('/')[0]}/*"}
-        allowed = self._allowed is None or not names.isdisjoint(self._allowed)
-        return not allowed or (self._blocked is not None and not names.isdisjoint(self._blocked))
+        allowed = self._allowed is None or _is_on(self._allowed, mime_type)
+        return not allowed or self._blocks(mime_type)
+
+    def _blocks(self, mime_type: str) -> bool:
+        return self._blocked is not None and _is_on(self._blocked, mime_type)
+
+
+def _may_be_ciphertext(mime_type: str, sample: Sample) -> bool:
+    guessed = mime_type in _GUESSES and sample.head(2) != b"MZ"
+    return mime_type == UNKNOWN_TYPE or guessed
+
+
+def _is_on(types: Collection[str], mime_type: str) -> bool:
+    return not {mime_type, f"{mime_type.partition('/')[0]}/*"}.isdisjoint(types)
 
 
 def _libmagic_version() -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 from aiohttp import HttpVersion11, web
+from multidict import MultiMapping
 
 from scanner.errors import MalformedRequest, RequestTooLarge, Unavailable
 from scanner.media import MediaRef
+from scanner.upstream.transport import Caller, Forwarded
 from scanner.web.texts import Language
 
 _MAX_BODY = 1024 * 1024
@@ -26,21 +28,36 @@ class Request:
     http: web.BaseRequest
     segments: Mapping[str, str]
     query: str
-    deadline: float
+    timeout: float
     authorization: str | None = field(repr=False)
     client_ip: str | None
     large_bodies: asyncio.Semaphore
+    forwarded: Callable[[MultiMapping[str]], Forwarded] = field(repr=False)
     language: Language = "en"
-    began: float = field(default_factory=time.monotonic)
+    deadline: float = field(init=False)
+    began: float = field(init=False)
     id: str = field(default_factory=lambda: uuid4().hex)
     ref: MediaRef | None = None
+
+    def __post_init__(self) -> None:
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """From now on there is as much time as a request may take."""
+        self.began = time.monotonic()
+        self.deadline = asyncio.get_running_loop().time() + self.timeout
+
+    @property
+    def caller(self) -> Caller:
+        """As the homeserver is told of him. Raises MalformedRequest."""
+        return Caller(self.authorization, self.client_ip, self.forwarded(self.http.headers))
 
     async def body(self) -> bytes:
         """The request's body, at most 1 MiB, within the deadline. Raises ClientError or Unavailable."""
         too_large = RequestTooLarge("the request body is over 1 MiB")
         if (self.http.content_length or 0) > _MAX_BODY:
             raise too_large
-        await self._invite_body()
+        await self.invite_body()
         pieces = bytearray()
         try:
             async with asyncio.timeout_at(self.deadline):
@@ -65,7 +82,7 @@ class Request:
             pieces += piece
         return True
 
-    async def _invite_body(self) -> None:
+    async def invite_body(self) -> None:
         """Only now, after all that the head tells: aiohttp would answer before any handler runs."""
         waits = self.http.headers.get("Expect", "").lower() == "100-continue"
         if waits and self.http.version >= HttpVersion11 and self.http.transport is not None:

@@ -14,11 +14,16 @@ from urllib.parse import unquote
 
 from scanner.errors import InvalidMedia
 from scanner.web.content_scanner import ContentScanner
+from scanner.web.dialects import MATRIX, SCANNER, Dialect
+from scanner.web.homeserver import HomeserverMedia
 from scanner.web.operations import Operations
 from scanner.web.request import Request
+from scanner.web.uploads import Uploads
 from scanner.web.wire import Answer
 
 Handler = Callable[[Request], Awaitable[Answer]]
+# Method, template, and a handler that still needs its object.
+_Rows = tuple[tuple[str, str, Callable[..., Awaitable[Answer]]], ...]
 
 API = "/_matrix/media_proxy/unstable"
 _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
@@ -26,11 +31,12 @@ _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Route:
-    """A method, a path template and who answers; `{name}` stands for one path segment."""
+    """A method, a path template and who answers, in which dialect; `{name}` stands for one path segment."""
 
     method: str
     template: str
     handler: Handler
+    dialect: Dialect = SCANNER
     _pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +70,31 @@ _SCANNER = (
     ("POST", f"{API}/download_encrypted", ContentScanner.download_encrypted),
     *(("GET", f"{API}/{name}", _names_no_media) for name in _MEDIA_ROUTES),
 )
+
+# Where Synapse has media, the frozen places (spec v1.11) included.
+_FROZEN = ("v3", "r0", "v1")
+_PREFIXES = ("client/v1/media", *(f"media/{version}" for version in _FROZEN))
+_MEDIA = "{server}/{media}"
+
+_UPLOADS: _Rows = (
+    *(
+        ("POST", f"/_matrix/media/{version}/upload", partial(Uploads.upload, version=version))
+        for version in _FROZEN
+    ),
+    ("POST", "/_matrix/media/v1/create", Uploads.create),
+    ("PUT", f"/_matrix/media/v3/upload/{_MEDIA}", Uploads.put),
+)
+_DOWNLOADS: _Rows = tuple(
+    ("GET", f"/_matrix/{prefix}/{path}", partial(handler, prefix=prefix))
+    for prefix in _PREFIXES
+    for path, handler in (
+        (f"download/{_MEDIA}", HomeserverMedia.download),
+        (f"download/{_MEDIA}/{{filename}}", HomeserverMedia.download),
+        (f"thumbnail/{_MEDIA}", HomeserverMedia.thumbnail),
+        ("config", HomeserverMedia.config),
+        ("preview_url", HomeserverMedia.preview_url),
+    )
+)
 _HEALTH = (
     ("GET", "/health/live", Operations.live),
     ("GET", "/health/ready", Operations.ready_without_reasons),
@@ -73,13 +104,19 @@ _OPERATIONS = (
     ("GET", "/health/ready", Operations.ready),
     ("GET", "/metrics", Operations.metrics),
 )
-ROUTES = tuple((method, template) for method, template, _ in (*_SCANNER, *_OPERATIONS))
+ROUTES = tuple(
+    (method, template) for method, template, _ in (*_SCANNER, *_UPLOADS, *_DOWNLOADS, *_OPERATIONS)
+)
 
 
-def scanner_routes(api: ContentScanner, operations: Operations) -> tuple[Route, ...]:
-    """The public listener: the scanner API, and whether we are alive and ready."""
+def public_routes(
+    api: ContentScanner, uploads: Uploads, media: HomeserverMedia, operations: Operations
+) -> tuple[Route, ...]:
+    """The public listener: scanner API, the homeserver's media routes, and whether we are alive and ready."""
     return (
         *(Route(method, template, partial(answer, api)) for method, template, answer in _SCANNER),
+        *(Route(method, template, partial(answer, uploads), MATRIX) for method, template, answer in _UPLOADS),
+        *(Route(method, template, partial(answer, media), MATRIX) for method, template, answer in _DOWNLOADS),
         *(Route(method, template, partial(answer, operations)) for method, template, answer in _HEALTH),
     )
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, cast
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from scanner.errors import (
     AccessDenied,
@@ -27,7 +28,9 @@ from scanner.errors import (
     Unavailable,
 )
 from scanner.events import Answered, BadRequest, Crashed, DecryptFailed, Event, Publish, Rejected
+from scanner.upstream.transport import Forwarded
 from scanner.web import wire
+from scanner.web.dialects import SCANNER, method_not_allowed, unrecognized
 from scanner.web.request import Request
 from scanner.web.routes import Route, Router, split_target
 from scanner.web.texts import Language
@@ -109,7 +112,7 @@ class _Connection(web.RequestHandler):
         if isinstance(exc, ConnectionError) or request.writer.output_size:
             raise ConnectionError("the client is gone, or has half an answer")
         self._publish(BadRequest(type(exc).__name__ if exc is not None else "unknown"))
-        response = wire.complete(wire.malformed(self._site.language))
+        response = wire.complete(SCANNER.malformed(self._site.language))
         response.force_close()
         return response
 
@@ -141,6 +144,7 @@ class Site:
         reader_timeout: float,
         trusted_proxies: Networks,
         language: Language = "en",
+        forwarded: Callable[[MultiMapping[str]], Forwarded] = lambda _: (),
     ) -> None:
         self._router = Router(routes)
         self._publish = publish
@@ -148,6 +152,7 @@ class Site:
         self._reader_timeout = reader_timeout
         self.trusted_proxies = trusted_proxies
         self.language = language
+        self._forwarded = forwarded
         self._requests: set[asyncio.Task[Any]] = set()
         self._large_bodies = asyncio.Semaphore(_LARGE_BODIES)
         self._draining = False
@@ -212,26 +217,37 @@ class Site:
         path, query, token = split_target(http.raw_path)
         found = self._router.find(path)
         if found is None:
-            return None, UNKNOWN_ROUTE, wire.unrecognized(404, "no such route")
-        route, segments = found
+            return None, UNKNOWN_ROUTE, unrecognized(404, "no such route")
+        answered = await self._answer_on(*found, http, query, token)
+        answered[-1].headers.update(found[0].dialect.headers)
+        return answered
+
+    async def _answer_on(
+        self, route: Route, segments: Mapping[str, str], http: web.BaseRequest, query: str, token: str | None
+    ) -> tuple[Request | None, str, Answer]:
         if http.method == "OPTIONS":
             return None, route.template, wire.preflight()
         if not route.allows(http.method):
-            return None, route.template, wire.method_not_allowed(route.method)
+            return None, route.template, method_not_allowed(route.method)
         try:
             request = self._request(http, segments, query, token)
         except ScannerError as error:
-            return None, route.template, wire.refusal(error, self.language)
+            return None, route.template, route.dialect.refusal(error, self.language)
         return request, route.template, await self._handle(route, request)
 
     def _request(
         self, http: web.BaseRequest, segments: Mapping[str, str], query: str, token: str | None
     ) -> Request:
-        deadline = asyncio.get_running_loop().time() + self._request_timeout
-        authorization = _authorization(http, token)
-        client_ip = self._client_ip(http)
         return Request(
-            http, segments, query, deadline, authorization, client_ip, self._large_bodies, self.language
+            http,
+            segments,
+            query,
+            self._request_timeout,
+            _authorization(http, token),
+            self._client_ip(http),
+            self._large_bodies,
+            self._forwarded,
+            self.language,
         )
 
     async def _handle(self, route: Route, request: Request) -> Answer:
@@ -240,15 +256,16 @@ class Site:
         except ScannerError as error:
             for event in _consequences(error):
                 self._publish(event)
-            return wire.refusal(error, request.language)
+            return route.dialect.refusal(error, request.language)
         except asyncio.CancelledError:
             if not self._draining or request.http.transport is None:
                 raise
             self._publish(Rejected("shutdown"))
-            return wire.refusal(Unavailable("shutting down, try again", "shutdown"), request.language)
+            stopping = Unavailable("shutting down, try again", "shutdown")
+            return route.dialect.refusal(stopping, request.language)
         except Exception as error:  # noqa: BLE001 - the outermost guard: a bug of ours is one failed request
             self._publish(Crashed(route.template, type(error).__name__, _where(error), request.id))
-            return wire.crashed(request.language)
+            return route.dialect.crashed(request.language)
 
     def _client_ip(self, http: web.BaseRequest) -> str | None:
         """The peer's address, or what a trusted proxy says of it; never a caller's own word."""

@@ -20,6 +20,7 @@ _REASONS: Mapping[Reason, str] = {
     Reason.FORBIDDEN_TYPE: "Files of this type are not allowed here",
     Reason.ENCRYPTED_ARCHIVE: "This archive is protected by a password and cannot be inspected",
     Reason.ENCRYPTED_DOCUMENT: "This document is protected by a password and cannot be inspected",
+    Reason.OPAQUE: "This file may be encrypted, and its key was not given",
     Reason.LIMIT: "This file contains too much to be inspected",
     Reason.TIME_LIMIT: "This file takes too long to inspect",
     Reason.DAMAGED: "This file is damaged and cannot be inspected",
@@ -32,6 +33,7 @@ _REASONS: Mapping[Reason, str] = {
 }
 _OUTCOMES: Mapping[Outcome, str] = {
     Outcome.CLEAN: "File is clean",
+    Outcome.OPAQUE: "This file may be encrypted, and its key was not given",
     Outcome.UNSCANNABLE: "This file cannot be inspected",
     Outcome.FAILED: _REASONS[Reason.ENGINE_ERROR],
     Outcome.FORBIDDEN: _REASONS[Reason.FORBIDDEN_TYPE],
@@ -51,6 +53,9 @@ FRENCH: Mapping[str, str] = {
     ),
     "This document is protected by a password and cannot be inspected": (
         "Ce document est protégé par un mot de passe et ne peut pas être analysé"
+    ),
+    "This file may be encrypted, and its key was not given": (
+        "Ce fichier est peut-être chiffré, et sa clé n'a pas été fournie"
     ),
     "This file contains too much to be inspected": "Ce fichier contient trop d'éléments pour être analysé",
     "This file takes too long to inspect": "L'analyse de ce fichier prend trop de temps",
@@ -99,6 +104,8 @@ FRENCH: Mapping[str, str] = {
     ),
     "the homeserver sent two Content-Types": "le serveur d'accueil a envoyé deux en-têtes Content-Type",
     "the homeserver sent an encoded body": "le serveur d'accueil a envoyé un contenu encodé",
+    "the homeserver's answer is too long": "la réponse du serveur d'accueil est trop longue",
+    "the homeserver's answer is no JSON object": "la réponse du serveur d'accueil n'est pas un objet JSON",
     # what the caller sent
     "not a valid server name": "nom de serveur non valide",
     "not a valid media ID": "identifiant de média non valide",
@@ -107,6 +114,7 @@ FRENCH: Mapping[str, str] = {
     "the path must end in a server name and a media ID": (
         "le chemin doit se terminer par un nom de serveur et un identifiant de média"
     ),
+    "an access token is needed": "un jeton d'accès est nécessaire",
     "more than one Authorization header": "plusieurs en-têtes Authorization",
     "the access token has characters that no token can have": (
         "le jeton d'accès contient des caractères interdits dans un jeton"
@@ -117,6 +125,10 @@ FRENCH: Mapping[str, str] = {
     "the request body is over 1 MiB": "le corps de la requête dépasse 1 Mio",
     "the request body did not arrive in time": "le corps de la requête n'est pas arrivé à temps",
     "the request body broke off or is badly framed": "le corps de la requête est interrompu ou mal délimité",
+    "the request body came too slowly, try again": (
+        "le corps de la requête est arrivé trop lentement, réessayez"
+    ),
+    "the upload must not have a Content-Encoding": "l'envoi ne doit pas avoir d'en-tête Content-Encoding",
     "the request body has too many members": "le corps de la requête contient trop d'éléments",
     "the request body is not JSON": "le corps de la requête n'est pas du JSON",
     "the request body is not a JSON object": "le corps de la requête n'est pas un objet JSON",

@@ -1,8 +1,7 @@
-"""What goes back over the wire; the only file that knows HTTP status codes of ours.
+"""What goes back over the wire: answers, the headers that they have, and how they are sent.
 
-On the scanner API an error is `{"reason", "info"}`, the reason one of exactly ten, never with an
-`errcode`: deployed clients would not see the reason (facts/wire.md). Unknown routes alone answer the
-Matrix form. Headers on media are built, never relayed (facts/security.md, section 5).
+Headers on media are built, never relayed (facts/security.md, section 5). What errors look like is in
+`dialects.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import lru_cache
 from math import inf
 from typing import Any
@@ -26,41 +24,7 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 from aiohttp.multipart import content_disposition_filename, parse_content_disposition
 
-from scanner.errors import (
-    AccessDenied,
-    DecryptionError,
-    InvalidMedia,
-    MalformedRequest,
-    MediaNotFound,
-    MediaTooLarge,
-    NotYetUploaded,
-    RequestTooLarge,
-    ScannerError,
-    SealedBodyError,
-    Throttled,
-    Unavailable,
-    UpstreamFailed,
-    UpstreamSilent,
-)
 from scanner.media import Body, Progress
-from scanner.verdict import Decision, Outcome
-from scanner.web import texts
-from scanner.web.texts import Language
-
-
-class Code(StrEnum):
-    """The ten reasons that deployed clients know."""
-
-    NOT_CLEAN = "MCS_MEDIA_NOT_CLEAN"
-    TYPE_FORBIDDEN = "MCS_MIME_TYPE_FORBIDDEN"
-    BAD_DECRYPTION = "MCS_BAD_DECRYPTION"
-    FAILED_TO_DECRYPT = "MCS_MEDIA_FAILED_TO_DECRYPT"
-    REQUEST_FAILED = "MCS_MEDIA_REQUEST_FAILED"
-    MALFORMED_JSON = "MCS_MALFORMED_JSON"
-    NOT_FOUND = "M_NOT_FOUND"
-    MISSING_TOKEN = "M_MISSING_TOKEN"
-    UNKNOWN_TOKEN = "M_UNKNOWN_TOKEN"
-    UNKNOWN = "M_UNKNOWN"
 
 
 @dataclass(slots=True)
@@ -106,30 +70,6 @@ _MEDIA_HEADERS = {
     "Cache-Control": "private, max-age=3600",
 }
 
-# facts/wire.md, "Answers on the scanner routes, case by case"; a test holds every leaf of the tree to it.
-_REFUSALS: Mapping[type[ScannerError], tuple[int, Code]] = {
-    MalformedRequest: (400, Code.MALFORMED_JSON),
-    RequestTooLarge: (413, Code.MALFORMED_JSON),
-    SealedBodyError: (403, Code.BAD_DECRYPTION),
-    DecryptionError: (400, Code.FAILED_TO_DECRYPT),
-    InvalidMedia: (404, Code.NOT_FOUND),
-    AccessDenied: (401, Code.UNKNOWN_TOKEN),
-    MediaNotFound: (404, Code.NOT_FOUND),
-    Throttled: (429, Code.REQUEST_FAILED),
-    MediaTooLarge: (413, Code.REQUEST_FAILED),
-    NotYetUploaded: (504, Code.REQUEST_FAILED),
-    UpstreamSilent: (504, Code.REQUEST_FAILED),
-    UpstreamFailed: (502, Code.REQUEST_FAILED),
-    Unavailable: (503, Code.UNKNOWN),
-}
-
-_WITHHELD: Mapping[Outcome, tuple[int, Code]] = {
-    Outcome.INFECTED: (403, Code.NOT_CLEAN),
-    Outcome.UNSCANNABLE: (403, Code.NOT_CLEAN),
-    Outcome.FORBIDDEN: (403, Code.TYPE_FORBIDDEN),
-    Outcome.FAILED: (503, Code.UNKNOWN),
-}
-
 RETRY_AFTER = 5  # seconds
 
 # Content types that a homeserver may serve inline: client-server API, "Serving inline content".
@@ -156,53 +96,6 @@ def json_answer(content: Mapping[str, Any], status: int = 200, reason: str | Non
     return Answer(status, dict(_JSON_HEADERS), json.dumps(content).encode(), reason=reason)
 
 
-def refusal(error: ScannerError, language: Language) -> Answer:
-    """What the caller of a scanner route gets for `error`."""
-    status, code = _REFUSALS[type(error)]
-    if isinstance(error, AccessDenied):
-        code = Code(error.code)
-    answer = _error(status, code, texts.in_language(error.info, language))
-    retry_after = getattr(error, "retry_after", None)
-    if retry_after is not None:
-        answer.headers["Retry-After"] = str(retry_after)
-    return answer
-
-
-def withheld(decision: Decision, language: Language) -> Answer:
-    """What the caller of a scanner route gets instead of media that the policy withholds."""
-    status, code = _WITHHELD[decision.outcome]
-    answer = _error(status, code, texts.on_decision(decision, language))
-    if decision.outcome is Outcome.FAILED:
-        answer.headers["Retry-After"] = str(RETRY_AFTER)
-    return answer
-
-
-def crashed(language: Language) -> Answer:
-    """An error of ours that nobody foresaw."""
-    return _error(500, Code.UNKNOWN, texts.in_language(texts.CRASHED, language))
-
-
-def malformed(language: Language) -> Answer:
-    """What came is no HTTP: it may have been meant for a route of ours, so it has their form."""
-    return _error(400, Code.UNKNOWN, texts.in_language(texts.MALFORMED, language))
-
-
-def scanned(decision: Decision, language: Language) -> Answer:
-    """The answer of `scan*`: the true verdict; a forbidden type and a failure are errors here, too."""
-    if decision.outcome in (Outcome.FORBIDDEN, Outcome.FAILED):
-        return withheld(decision, language)
-    return json_answer({"clean": decision.approved, "info": texts.on_decision(decision, language)})
-
-
-def _error(status: int, code: Code, info: str) -> Answer:
-    return json_answer({"reason": code, "info": info}, status, code)
-
-
-def unrecognized(status: int, error: str) -> Answer:
-    """A route or method that is not ours; the one answer in the Matrix form."""
-    return json_answer({"errcode": "M_UNRECOGNIZED", "error": error}, status, "M_UNRECOGNIZED")
-
-
 def preflight() -> Answer:
     """OPTIONS."""
     return Answer(204, {"Access-Control-Max-Age": "86400"})
@@ -220,6 +113,14 @@ def media(body: Body) -> Answer:
         },
         body=body.retain(),
     )
+
+
+def not_modified(media: Answer) -> Answer:
+    """What the caller has already, under the same headers."""
+    kept = ("Cache-Control", "Content-Security-Policy", "Cross-Origin-Resource-Policy", "ETag")
+    headers = {name: media.headers[name] for name in kept}
+    media.release()
+    return Answer(304, headers)
 
 
 def _content_type(declared: str) -> str:
@@ -258,13 +159,6 @@ def _parse_disposition(declared: str) -> tuple[str | None, str | None]:
             return None, None
 
 
-def method_not_allowed(allowed: str) -> Answer:
-    """A route of ours, asked in a way that it does not answer."""
-    answer = unrecognized(405, "method not allowed")
-    answer.headers["Allow"] = f"{allowed}, OPTIONS" if allowed != "GET" else "GET, HEAD, OPTIONS"
-    return answer
-
-
 class _Response(web.StreamResponse):
     """Without aiohttp's Server header, and with the head in one piece with the first of the body."""
 
@@ -292,7 +186,7 @@ _LOOK = 0.5  # seconds between two looks at how a reader gets on
 async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.StreamResponse:
     """Write `answer`; a reader that takes nothing for `stall` seconds is cut off."""
     response = _Response(status=answer.status, headers={**COMMON_HEADERS, **answer.headers})
-    if answer.status != 204:
+    if answer.status not in (204, 304):
         response.content_length = answer.size
     writer = await response.prepare(request)
     with _watched(request, answer, stall) as reader:

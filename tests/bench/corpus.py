@@ -11,7 +11,7 @@ folder, infected ones are made in memory each time, so that nothing on a disk is
 from __future__ import annotations
 
 import hashlib
-from base64 import b32encode, b64encode, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,9 @@ INFECTED = {
     "20m": ("marker-20m",),
 }
 
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 _SEED = "2024"
-_VERSION = "corpus-1"  # raise it when a maker's files change
+_VERSION = "corpus-2"  # raise it when a maker's files change
 
 
 class Recipe(NamedTuple):
@@ -97,8 +98,9 @@ class BaseFile:
         return len(self.body) + TAIL
 
     def tail(self, variant: str) -> bytes:
-        """In capitals: 52 hexadecimal digits are the beginning of a cpio archive once in 200 000 times."""
-        return self._tail(b32encode(hashlib.sha256(variant.encode()).digest()).rstrip(b"="))
+        """52 of the letters a to p: digits and capitals begin an archive (`070707`, `MSCF`) now and then."""
+        letters = hashlib.sha256(variant.encode()).hexdigest()[:52].translate(_LETTERS)
+        return self._tail(letters.encode())
 
     def encrypted_tail(self, variant: str) -> bytes:
         return bytes(a ^ b for a, b in zip(self.tail(variant), self._key_stream, strict=True))

@@ -73,6 +73,16 @@ def test_schema_is_one_that_our_files_are_valid_by(file: Path) -> None:
     assert schema["$defs"]["Limits"]["properties"]["media_size"]["description"]
 
 
+@pytest.mark.parametrize("key", Config.model_fields)
+def test_section_whose_keys_are_all_comments_is_valid_by_the_schema_as_it_is_here(
+    file: Path, key: str
+) -> None:
+    file.write_text(f"{key}:\n  # nothing\n")
+    assert Config.load(file, {}) == Config.load(None, {})
+    schema = json.loads(media_scanner("config", "schema").stdout)
+    assert Draft202012Validator(schema).is_valid(yaml.safe_load(file.read_text()))
+
+
 # -- import --------------------------------------------------------------------------------------
 
 

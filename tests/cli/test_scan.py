@@ -218,7 +218,7 @@ def test_many_big_files_stay_inside_the_budget(tmp_path: Path, clamd: Clamd, fol
         with (folder / str(number)).open("wb") as big:
             big.write(f"{number}".encode())
             big.truncate(19 * MIB)
-    file = configuration(tmp_path, f"unix:{clamd.socket}", limits={"memory": 48 * MIB})
+    file = configuration(tmp_path, f"unix:{clamd.socket}", limits={"memory": 72 * MIB})
     used = 0
     with Popen(command(file, folder), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,13 +64,14 @@ def refusal(file: Path, launcher: Sequence[str] = ()) -> str:
 async def serving(
     file: Path | None, launcher: Sequence[str] = ()
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A service, whose standard error can be read; at the end SIGTERM must end it with 0."""
+    """A service, whose standard error can be read; it must end with 0, by SIGTERM if not by the test."""
     process = await asyncio.create_subprocess_exec(
         *launcher, *serve(file), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     try:
         yield process
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         assert await asyncio.wait_for(process.wait(), 10) == 0
     finally:
         if process.returncode is None:
@@ -330,6 +331,26 @@ async def test_closing_its_terminal_ends_it(tmp_path: Path) -> None:
         said += await asyncio.to_thread(os.read, terminal, 4096)
     os.close(terminal)
     assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
+# -- the end; with work in flight it is in e2e/test_stopping.py ----------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("later", [signal.SIGTERM, signal.SIGHUP])
+async def test_signals_that_follow_the_first_do_not_change_how_it_ends(
+    tmp_path: Path, first: signal.Signals, later: signal.Signals
+) -> None:
+    """Up to the very end: Python takes its time between the last line of ours and the exit."""
+    async with serving(configuration(tmp_path)) as process:
+        await _line(process)
+        process.send_signal(first)
+        async with asyncio.timeout(10):
+            while process.returncode is None:
+                with suppress(ProcessLookupError):  # `send_signal` would take its exit code from asyncio
+                    os.kill(process.pid, later)
+                await asyncio.sleep(0.001)
 
 
 async def _line(process: asyncio.subprocess.Process) -> bytes:

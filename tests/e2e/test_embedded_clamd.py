@@ -51,6 +51,23 @@ async def test_the_test_set_scans_where_it_is_accepted_and_says_so(tmp_path: Pat
         assert REFUSING_BANNER not in stage.product.output()
 
 
+async def test_signatures_that_come_later_are_taken_up_as_both_banners_say(
+    tmp_path: Path, database: Path
+) -> None:
+    """Of the accepted set, too: its user must not have to start anything again."""
+    async with scene(tmp_path, "embedded", launcher=own_database(database), clamav=ACCEPTING) as stage:
+        await stage.until_ready()
+        said = stage.product.output(until="they are taken up then")
+        assert "start it again" not in said
+        write_test_signatures(database)
+        (database / "own.ndb").write_text(f"Own.Letter:0:*:{b'now this is bad'.hex()}\n")
+        mxc = stage.upload(letter() + b"now this is bad")
+        async with asyncio.timeout(20):
+            while (await stage.scan(mxc)).content.get("clean") is not False:  # noqa: ASYNC110 - its event
+                await asyncio.sleep(0.1)
+        assert await stage.well()
+
+
 async def test_signatures_of_the_operators_own_are_no_test_set(tmp_path: Path, database: Path) -> None:
     write_test_signatures(database)
     async with scene(tmp_path, "embedded", launcher=own_database(database)) as stage:

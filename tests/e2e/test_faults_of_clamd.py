@@ -228,7 +228,7 @@ async def test_a_clamd_that_can_write_no_file_fails_the_scan(tmp_path: Path, pri
 async def test_a_clamd_that_takes_less_than_our_limit_fails_what_it_did_not_see(
     tmp_path: Path, private_clamd: Clamd
 ) -> None:
-    limits = {"media_size": "30MiB", "memory": "64MiB"}
+    limits = {"media_size": "30MiB", "memory": "104MiB"}
     async with scene(tmp_path, address(private_clamd, "tcp"), limits=limits) as stage:
         assert await stage.recovers(10)
         large = letter().ljust(26 * MIB, b".")  # StreamMaxLength is 25M

@@ -127,7 +127,7 @@ async def test_faults_without_end_serve_nothing_infected_and_leave_nothing_behin
 
 
 async def test_a_reader_without_progress_is_cut_after_a_minute(tmp_path: Path, clamd: Clamd) -> None:
-    async with scene(tmp_path, address(clamd), limits={"media_size": "20MiB", "memory": "64MiB"}) as stage:
+    async with scene(tmp_path, address(clamd), limits={"media_size": "20MiB", "memory": "72MiB"}) as stage:
         await stage.until_ready()
         mxc = stage.upload(letter().ljust(20 * MIB, b".")).removeprefix("mxc://")
         async with connected(urlsplit(stage.product.url).port or 0, receive_buffer=4096) as client:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from scanner.crypto.pk import ServerKeys
+from tests.cli.command import media_scanner_process
 from tests.e2e.samples import png
 from tests.e2e.scanner_api import Reply
 from tests.e2e.scene import REFUSED, Scene, letter, scene
@@ -155,6 +156,23 @@ async def test_a_body_sealed_to_the_old_key_opens_after_a_rotation(running: Relo
 
     await running.reload(crypto={"retired_secret_files": []})
     assert (await running.sealed_scan(old)).refusal == (403, "MCS_BAD_DECRYPTION")
+
+
+async def test_sighup_after_keys_rotate_offers_the_new_key_and_opens_what_was_sealed_to_the_old(
+    running: Reloading,
+) -> None:
+    old, secret_file = await running.stage.api.public_key(), running.file.with_name("request_secret")
+    rotated = await asyncio.to_thread(media_scanner_process, "keys", "rotate", "--config", running.file)
+    assert rotated.returncode == 0, rotated
+    assert "send SIGHUP to the service" in rotated.stderr
+    running.stage.secrets.add(secret_file.read_text())
+    assert await running.hang_up() == ["Configuration reloaded: crypto.secret_file"]
+
+    new = await running.stage.api.public_key()
+    assert rotated.stdout == f"{new}\n"
+    assert new != old
+    for public_key in (old, new):
+        assert (await running.sealed_scan(public_key)).content["clean"] is True
 
 
 async def test_a_secret_that_was_exchanged_in_its_file_is_read_again(running: Reloading) -> None:

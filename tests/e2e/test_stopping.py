@@ -1,4 +1,4 @@
-"""SIGTERM with work in flight (facts/security.md, section 4)."""
+"""SIGTERM and Ctrl-C with work in flight (facts/security.md, section 4)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from scanner.web.routes import API
@@ -94,6 +95,21 @@ async def test_a_second_sigterm_changes_nothing(tmp_path: Path, private_clamd: C
         clean, infected = await asyncio.gather(*asked)
         assert (clean.status, infected.refusal) == (200, REFUSED)
         await until_ended(stage, 3)
+
+
+async def test_only_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, private_clamd: Clamd) -> None:
+    async with scene(tmp_path, address(private_clamd), server=SERVER, clamav=CLAMAV) as stage:
+        await stage.until_ready()
+        async with in_flight(stage, private_clamd) as asked:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+                os.kill(stage.product.process.pid, number)
+                await asyncio.sleep(0.2)
+                assert not stage.product.process.ended
+            os.kill(stage.product.process.pid, signal.SIGINT)
+            await stage.until(lambda: stage.product.process.ended, 1)
+            assert stage.product.process.terminate(0) == -signal.SIGINT
+            cut_off = await asyncio.gather(*asked, return_exceptions=True)
+            assert all(isinstance(answer, aiohttp.ClientError) for answer in cut_off)
 
 
 async def test_what_does_not_finish_is_answered_503_and_all_ends_within_25_seconds(tmp_path: Path) -> None:

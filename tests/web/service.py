@@ -23,15 +23,20 @@ from scanner.crypto.pk import ServerKeys
 from scanner.events import Event
 from scanner.media import Sample
 from scanner.pipeline import Pipeline
-from scanner.upstream import Timers, Upstream
-from scanner.upstream_transport import Transport
+from scanner.upstream.connection import Connection, Timers
+from scanner.upstream.fetch import Upstream
+from scanner.upstream.relay import Relay
+from scanner.upstream.transport import Transport
 from scanner.verdict import Detection, IndexSecret, Outcome, Policy, Reason, Report
 from scanner.verdict_cache.memory import Memory
-from scanner.web.content_scanner import ContentScanner, Terms
+from scanner.web.content_scanner import ContentScanner
+from scanner.web.homeserver import HomeserverMedia
+from scanner.web.inspection import Inspector, Terms
 from scanner.web.operations import Operations
-from scanner.web.routes import API, scanner_routes
+from scanner.web.routes import API, public_routes
 from scanner.web.server import Networks, Site
 from scanner.web.texts import Language
+from scanner.web.uploads import Uploads
 from tests.fake_homeserver import FakeHomeserver, until
 from tests.raw_client import Reply, connected, request
 from tests.real_clamd import EICAR
@@ -171,7 +176,7 @@ class Service:
     budget: Budget
     slots: Slots
     keys: ServerKeys
-    api: ContentScanner
+    inspector: Inspector
     site: Site
     events: list[Event]
     readiness: dict[str, str]
@@ -211,21 +216,19 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     """A service in front of a fake homeserver, which at the end must have given everything back."""
     events: list[Event] = []
     publish = events.append
-    budget = Budget(settings.memory, settings.queue_wait)
+    budget = Budget(settings.memory, settings.queue_wait, media_size=settings.media_size)
     slots = Slots(2, settings.slots_wait)
     engine = MarkEngine()
     readiness: dict[str, str] = {}
     async with FakeHomeserver() as homeserver:
-        upstream = Upstream(
+        connection = Connection(
             homeserver.url,
-            budget=budget,
-            media_size=settings.media_size,
-            timers=settings.timers,
+            transport=settings.transport,
             redirect_hosts=settings.redirect_hosts,
             publish=publish,
-            transport=settings.transport,
+            timers=settings.timers,
         )
-        async with upstream:
+        async with connection:
             pipeline = Pipeline(
                 engines=[engine],
                 cache=Memory(),
@@ -237,16 +240,25 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             )
             keys = ServerKeys(os.urandom(32), settings.retired_secrets)
             terms = Terms(settings.policy, keys, pipeline)
-            api = ContentScanner(upstream=upstream, terms=terms, publish=publish)
+            inspector = Inspector(terms, publish)
+            size = settings.media_size
+            upstream = Upstream(connection, budget=budget, media_size=size, publish=publish)
+            relay = Relay(connection)
             site = Site(
-                scanner_routes(api, operations(readiness)),
+                public_routes(
+                    ContentScanner(upstream=upstream, inspector=inspector),
+                    Uploads(relay=relay, inspector=inspector, share=budget.uploads, media_size=size),
+                    HomeserverMedia(upstream=upstream, relay=relay, inspector=inspector, media_size=size),
+                    operations(readiness),
+                ),
                 publish=publish,
                 request_timeout=settings.request_timeout,
                 reader_timeout=settings.reader_timeout,
                 trusted_proxies=networks(*settings.trusted_proxies),
                 language=settings.language,
+                forwarded=settings.transport.forwarded,
             )
-            service = Service(homeserver, engine, budget, slots, keys, api, site, events, readiness)
+            service = Service(homeserver, engine, budget, slots, keys, inspector, site, events, readiness)
             service.port = await site.listen("127.0.0.1", 0)
             try:
                 yield service

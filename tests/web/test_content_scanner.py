@@ -15,8 +15,8 @@ from scanner.admission import Budget
 from scanner.crypto.pk import ServerKeys
 from scanner.errors import EngineError
 from scanner.events import DecryptFailed, Detected, Observed, Rejected, Scanned, Source
-from scanner.upstream import Timers
-from scanner.upstream_transport import Transport
+from scanner.upstream.connection import Timers
+from scanner.upstream.transport import Transport
 from scanner.verdict import Outcome, Policy
 from scanner.web.routes import API
 from tests.fake_homeserver import (
@@ -365,7 +365,7 @@ async def test_a_request_keeps_the_policy_that_it_began_with(service: Service) -
     service.homeserver.script = serving(EICAR)
     began_under_enforce = asyncio.create_task(service.get(f"/download{MEDIA}"))
     await until(lambda: service.engine.under_way == 1)
-    service.api.terms = replace(service.api.terms, policy=Policy(observe=True))
+    service.inspector.terms = replace(service.inspector.terms, policy=Policy(observe=True))
     service.engine.gate.set()
     assert (await began_under_enforce).refusal == (403, "MCS_MEDIA_NOT_CLEAN")
     assert (await service.get(f"/download{MEDIA}")).body == EICAR
@@ -388,7 +388,7 @@ async def test_a_request_keeps_the_keys_that_it_began_with(service: Service, att
     async with connected(service.port) as client:
         await client.send(head)
         await until(lambda: service.site.in_flight == 1)
-        service.api.terms = replace(service.api.terms, keys=ServerKeys(os.urandom(32)))
+        service.inspector.terms = replace(service.inspector.terms, keys=ServerKeys(os.urandom(32)))
         assert (await client.ask(body)).content["clean"] is True
     assert (await service.post("/scan_encrypted", body)).refusal == (403, "MCS_BAD_DECRYPTION")
 

@@ -20,6 +20,26 @@ _OWN_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "matrix-media-scann
 Forwarded = tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: an Authorization header, an address, and the headers of his that go along.
+
+    The homeserver may answer by any but the address, so that they make another caller.
+    """
+
+    authorization: str | None = field(default=None, repr=False)
+    address: str | None = field(default=None, compare=False)
+    forwarded: Forwarded = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """Whose turn it is in a queue; may be a token."""
+        return self.authorization or self.address or ""
+
+
+_OURSELVES = Caller()
+
+
 @dataclass(frozen=True)
 class Transport:
     """`tls` verifies an https homeserver (None: as the system does), `proxy` is the URL of an HTTP proxy.
@@ -42,11 +62,15 @@ class Transport:
                 raise MalformedRequest(f"the header {name} has characters that cannot be forwarded")
         return forwarded
 
-    def headers_for_homeserver(self, forwarded: Forwarded = ()) -> CIMultiDict[str]:
+    def headers_for_homeserver(self, caller: Caller = _OURSELVES) -> CIMultiDict[str]:
         """What a caller sent counts more than what is configured, and that more than our own."""
         headers = headers_for_others()
         headers.update(self.additional_headers)
-        headers.update(forwarded)
+        headers.update(caller.forwarded)
+        if caller.authorization is not None:
+            headers["Authorization"] = caller.authorization
+        if caller.address is not None:
+            headers["X-Forwarded-For"] = caller.address
         return headers
 
 

@@ -14,11 +14,11 @@ from multidict import CIMultiDict
 
 from scanner.errors import MalformedRequest, UpstreamFailed
 from scanner.tls import trusting
-from scanner.upstream_transport import Transport
+from scanner.upstream.transport import Transport
 from tests.certificates import Authority
 from tests.fake_homeserver import FakeHomeserver, Heard, Step, redirecting, serving, until
 from tests.fake_proxy import FakeProxy
-from tests.upstream_rig import ALICE, Rig, fetched, refused, soon, wanted
+from tests.upstream.rig import ALICE, Rig, fetched, refused, soon, wanted
 
 MEDIA = "/_matrix/client/v1/media/download/example.org/abc"
 KEY = "homeserver.ca_file"
@@ -59,7 +59,7 @@ async def test_every_request_carries_the_additional_headers(rig: Rig) -> None:
     upstream = await rig.upstream(transport=Transport(additional_headers=headers))
     await fetched(upstream)
     await upstream.authorise(wanted(), soon())
-    assert await upstream.reachable()
+    assert await rig.connection.reachable()
     assert [heard.method for heard in rig.homeserver.heard] == ["GET", "HEAD", "GET"]
     for heard in rig.homeserver.heard:
         assert (heard.header("user-agent"), heard.header("x-gate")) == ("ours/1", "open")
@@ -114,7 +114,7 @@ async def test_http_homeserver_is_asked_of_the_proxy_by_its_url(rig: Rig) -> Non
         upstream = await rig.upstream(transport=Transport(proxy=proxy.url))
         await fetched(upstream, wanted(filename="a%2Fb"))
         await upstream.authorise(wanted(), soon())
-        assert await upstream.reachable()
+        assert await rig.connection.reachable()
     url = rig.homeserver.url
     versions = f"GET {url}/_matrix/client/versions"
     assert proxy.asked == [f"GET {url}{MEDIA}/a%2Fb", f"HEAD {url}{MEDIA}", versions]
@@ -149,7 +149,7 @@ async def test_proxy_that_refuses_is_a_homeserver_that_cannot_be_reached(
         proxy.refuses = answer
         upstream = await rig.upstream(transport=Transport(proxy=proxy.url, tls=tls))
         assert isinstance(await refused(fetched(upstream)), UpstreamFailed)
-        assert not await upstream.reachable()
+        assert not await rig.connection.reachable()
 
 
 # -- certificates --------------------------------------------------------------------------------
@@ -161,11 +161,11 @@ async def test_homeserver_of_a_listed_authority_is_believed_and_no_other(tmp_pat
     async with rig_before(FakeHomeserver(tls=authority.server())) as rig:
         believed = await rig.upstream(transport=Transport(tls=trusting(authority.certificate, KEY)))
         assert await fetched(believed)
-        assert await believed.reachable()
+        assert await rig.connection.reachable()
         for tls in (None, trusting(other.certificate, KEY)):
             upstream = await rig.upstream(transport=Transport(tls=tls))
             assert isinstance(await refused(fetched(upstream)), UpstreamFailed)
-            assert not await upstream.reachable()
+            assert not await rig.connection.reachable()
 
 
 async def test_certificate_has_to_be_that_of_the_homeservers_address(tmp_path: Path) -> None:

@@ -10,18 +10,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from scanner.admission import Budget
-from scanner.errors import (
-    ScannerError,
-)
+from scanner.errors import ScannerError
 from scanner.events import Event, UpstreamAnswered
 from scanner.media import MediaRef
-from scanner.upstream import Endpoint, MediaRequest, Timers, Upstream
-from scanner.upstream_transport import Forwarded, Transport
-from tests.fake_homeserver import (
-    FakeHomeserver,
-    Script,
-    refusing,
-)
+from scanner.upstream.connection import Connection, Timers
+from scanner.upstream.fetch import Endpoint, MediaRequest, Upstream, paths_to
+from scanner.upstream.transport import Caller, Forwarded, Transport
+from tests.fake_homeserver import FakeHomeserver, Script, refusing
 
 MIB = 1024 * 1024
 SIZE = 2 * MIB
@@ -41,8 +36,8 @@ def wanted(
     client_ip: str | None = None,
     forwarded: Forwarded = (),
 ) -> MediaRequest:
-    ref = MediaRef(origin, "abc")
-    return MediaRequest(endpoint, ref, query, filename, authorization, client_ip, forwarded)
+    paths = paths_to(endpoint, MediaRef(origin, "abc"), filename, authenticated=bool(authorization))
+    return MediaRequest(paths, Caller(authorization, client_ip, forwarded), query)
 
 
 @dataclass
@@ -51,6 +46,7 @@ class Rig:
 
     homeserver: FakeHomeserver
     stack: AsyncExitStack
+    connection: Connection = field(init=False)
     events: list[Event] = field(default_factory=list)
     budget: Budget = field(default_factory=lambda: Budget(32 * MIB, 0.2))
 
@@ -65,17 +61,16 @@ class Rig:
     ) -> Upstream:
         if script is not None:
             self.homeserver.script = script
-        return await self.stack.enter_async_context(
-            Upstream(
+        self.connection = await self.stack.enter_async_context(
+            Connection(
                 url or self.homeserver.url,
-                budget=self.budget,
-                media_size=SIZE,
-                timers=timers or Timers(5, 5, 5),
+                transport=transport or Transport(),
                 redirect_hosts=redirect_hosts,
                 publish=self.events.append,
-                transport=transport or Transport(),
+                timers=timers or Timers(5, 5, 5),
             )
         )
+        return Upstream(self.connection, budget=self.budget, media_size=SIZE, publish=self.events.append)
 
     def codes(self) -> list[str]:
         return [event.code for event in self.events if isinstance(event, UpstreamAnswered)]

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import pytest
 
-from scanner import upstream as upstream_module
 from scanner.admission import Budget
 from scanner.errors import (
     AccessDenied,
@@ -23,7 +22,9 @@ from scanner.errors import (
 )
 from scanner.events import FlightJoined
 from scanner.media import BodyWriter, Bytes
-from scanner.upstream import Endpoint, MediaRequest, Timers
+from scanner.upstream import fetch as fetch_module
+from scanner.upstream.connection import Timers
+from scanner.upstream.fetch import Endpoint, MediaRequest
 from tests.fake_homeserver import (
     CHUNKED_HEAD,
     FOREVER,
@@ -45,7 +46,7 @@ from tests.fake_homeserver import (
     saying,
     serving,
 )
-from tests.upstream_rig import (
+from tests.upstream.rig import (
     ALICE,
     BOB,
     MIB,
@@ -202,7 +203,7 @@ async def test_at_most_64_kib_of_an_endless_body_are_kept(rig: Rig, monkeypatch:
             super().write(piece)
             kept.append(self.size)
 
-    monkeypatch.setattr(upstream_module, "BodyWriter", Recorder)
+    monkeypatch.setattr(fetch_module, "BodyWriter", Recorder)
     endless = itertools.repeat(chunk(bytes(MIB)))
     upstream = await rig.upstream(lambda heard: itertools.chain([CHUNKED_HEAD], endless))
     assert isinstance(await refused(fetched(upstream)), MediaTooLarge)
@@ -473,7 +474,7 @@ async def test_a_get_authorises_where_a_head_does_not_work(rig: Rig, broken: Scr
 
 
 async def test_a_head_is_tried_again_after_a_while(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_module, "_HEAD_DISTRUST", 0.1)
+    monkeypatch.setattr(fetch_module, "_HEAD_DISTRUST", 0.1)
     upstream = await rig.upstream(by_method(HEAD=NOT_FOUND, GET=serving(PNG)))
     await upstream.authorise(wanted(), soon())
     await upstream.authorise(wanted(), soon())
@@ -526,21 +527,6 @@ async def test_without_a_token_a_head_asks_v3_then_r0(rig: Rig) -> None:
     upstream = await rig.upstream(by_endpoint(v3=NOT_FOUND, r0=serving(PNG)))
     await upstream.authorise(wanted(None), soon())
     assert rig.homeserver.asked == ["HEAD v3", "HEAD r0"]
-
-
-# -- is it there? --------------------------------------------------------------------------------
-
-
-async def test_whether_the_homeserver_is_there_is_asked_every_10_s_at_most(rig: Rig) -> None:
-    upstream = await rig.upstream(refusing("404 Not Found"))
-    assert await upstream.reachable()
-    assert await upstream.reachable()
-    assert rig.homeserver.lines == ["GET /_matrix/client/versions"]
-
-
-@pytest.mark.parametrize("steps", [(Then.HANG_UP,), (head("502 Bad Gateway", [("Content-Length", "0")]),)])
-async def test_a_homeserver_that_fails_is_not_reachable(rig: Rig, steps: tuple[Step, ...]) -> None:
-    assert not await (await rig.upstream(saying(*steps))).reachable()
 
 
 # -- events --------------------------------------------------------------------------------------

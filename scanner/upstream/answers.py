@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import suppress
+from typing import Any
 
 import aiohttp
 
@@ -13,6 +15,7 @@ from scanner.errors import (
     MediaNotFound,
     MediaTooLarge,
     NotYetUploaded,
+    Refusal,
     Throttled,
     UpstreamError,
     UpstreamFailed,
@@ -43,9 +46,14 @@ def content_type(response: aiohttp.ClientResponse) -> str:
     return content_types[0] if content_types else "application/octet-stream"
 
 
-def problem(response: aiohttp.ClientResponse, code: str, *, with_token: bool) -> UpstreamError:
-    """What stands between the caller and the media, by status and errcode."""
-    status = response.status
+def problem(refusal: Refusal, *, with_token: bool) -> UpstreamError:
+    """What stands between the caller and what he asked for, by status and errcode."""
+    error = _problem(refusal.status, error_code(refusal), refusal.retry_after, with_token)
+    error.refusal = refusal
+    return error
+
+
+def _problem(status: int, code: str, retry_after: int | None, with_token: bool) -> UpstreamError:  # noqa: FBT001 - from `problem`
     if status == 401:
         unnamed = "M_UNKNOWN_TOKEN" if with_token else "M_MISSING_TOKEN"
         named = code if code in ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN") else unnamed
@@ -55,25 +63,42 @@ def problem(response: aiohttp.ClientResponse, code: str, *, with_token: bool) ->
     if status == 413:
         return MediaTooLarge("the homeserver finds the media too large")
     if status == 429:
-        return Throttled("the homeserver asks you to slow down", _retry_after(response))
+        return Throttled("the homeserver asks you to slow down", retry_after)
     if status == 504 and code == "M_NOT_YET_UPLOADED":
         return NotYetUploaded("the media has not been uploaded yet")
     return UpstreamFailed("the homeserver failed to hand out the media")
 
 
-async def error_code(response: aiohttp.ClientResponse) -> str:
-    """The errcode in a refusal; none in the answer to a HEAD."""
-    body = bytearray()
-    try:
+def error_code(refusal: Refusal) -> str:
+    """The errcode; none in the answer to a HEAD."""
+    return str(refusal.content.get("errcode", ""))
+
+
+async def refusal_in(response: aiohttp.ClientResponse) -> Refusal:
+    """What a response says that is not the answer we asked for."""
+    content: dict[str, Any] = {}
+    with suppress(UpstreamFailed, aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(5):
-            async for piece in response.content.iter_any():
-                body += piece
-                if len(body) > _ERROR_BODY:
-                    return ""
-        code = json.loads(body)["errcode"]
-    except (ValueError, KeyError, TypeError, RecursionError, aiohttp.ClientError, TimeoutError):
-        return ""
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+            content = await json_in(response, _ERROR_BODY)
+    code = content.get("errcode")
+    named = isinstance(code, str) and _CODE.fullmatch(code)
+    return Refusal(response.status, content if named else {}, _retry_after(response))
+
+
+async def json_in(response: aiohttp.ClientResponse, most: int) -> dict[str, Any]:
+    """The JSON object of at most `most` bytes that a response is. Raises UpstreamFailed."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > most:
+            raise UpstreamFailed("the homeserver's answer is too long")
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UpstreamFailed("the homeserver's answer is no JSON object")
+    return content
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> int | None:

@@ -28,7 +28,7 @@ from tests.fake_homeserver import (
     saying,
     serving,
 )
-from tests.upstream_rig import (
+from tests.upstream.rig import (
     ALICE,
     Rig,
     fetched,

@@ -1,0 +1,89 @@
+"""From a sample to a decision, the same for every route: judged, decided, told."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from scanner.crypto.attachment import AttachmentKey
+from scanner.crypto.pk import ServerKeys
+from scanner.errors import Unavailable
+from scanner.events import Detected, Observed, Occasion, Publish, Source, StageTimed
+from scanner.media import Sample
+from scanner.pipeline import Pipeline
+from scanner.verdict import Decision, Outcome, Policy, Verdict
+from scanner.web.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a reload of the configuration replaces, all at once."""
+
+    policy: Policy
+    keys: ServerKeys
+    pipeline: Pipeline
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """One request for one media, under the terms that it began with; its key may be learned later."""
+
+    request: Request
+    source: Source
+    terms: Terms
+    upload: bool = False
+    key: AttachmentKey | None = None
+
+    @property
+    def occasion(self) -> Occasion:
+        """For the audit."""
+        request = self.request
+        return Occasion(request.ref, self.source, encrypted=self.key is not None, request_id=request.id)
+
+
+class Inspector:
+    """Judges what the routes bring. `terms` may change at any time; requests under way keep theirs."""
+
+    def __init__(self, terms: Terms, publish: Publish) -> None:
+        self.terms = terms
+        self._publish = publish
+
+    def inquiry(self, request: Request, source: Source, *, upload: bool = False) -> Inquiry:
+        """What is asked about `request.ref`, under the terms in force now."""
+        return Inquiry(request, source, self.terms, upload)
+
+    async def judge(self, inquiry: Inquiry, sample: Sample) -> Decision:
+        """The decision on a sample.
+
+        Raises Unavailable where no verdict can be had, unless the policy hands it over all the same.
+        """
+        request, key = inquiry.request, inquiry.key
+        attachment = key.secret_material() if key is not None else None
+        try:
+            verdict = await inquiry.terms.pipeline.inspect(
+                inquiry.occasion, sample, request.deadline, attachment, request.caller.name
+            )
+        except Unavailable as problem:
+            return self._unjudged(inquiry, problem)
+        return self.settle(inquiry, verdict, sample.size)
+
+    def settle(self, inquiry: Inquiry, verdict: Verdict, size: int | None) -> Decision:
+        """Decide on what is known, and tell what happened; `size` is the sample's, if its bytes are here."""
+        decision = inquiry.terms.policy.decide(verdict, upload=inquiry.upload)
+        occasion, key = inquiry.occasion, inquiry.key
+        seconds = time.monotonic() - inquiry.request.began
+        self._publish(StageTimed("total", seconds))
+        if decision.observed:
+            self._publish(Observed(occasion, decision.outcome, decision.reason))
+        if decision.outcome is Outcome.INFECTED:
+            ciphertext_sha256 = key.ciphertext_sha256.hex() if key is not None else None
+            self._publish(Detected(occasion, verdict, decision, size, ciphertext_sha256, seconds))
+        return decision
+
+    def _unjudged(self, inquiry: Inquiry, problem: Unavailable) -> Decision:
+        """No verdict could be had, but the bytes are here: a policy that observes hands them over."""
+        decision = inquiry.terms.policy.decide(Verdict(()), upload=inquiry.upload)
+        if inquiry.source is Source.SCAN or not decision.deliver:
+            raise problem
+        self._publish(Observed(inquiry.occasion, Outcome.FAILED, problem.cause))
+        return decision

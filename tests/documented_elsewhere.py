@@ -1,0 +1,113 @@
+"""Documented commands that no test runs by their words, and the test that shows what they promise.
+
+`SHOWN_BY`: another test runs what the command runs. `NOT_RUN`: cannot be run here; why, and what is
+checked instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_E2E, _DEPLOY, _BENCH = "tests/e2e", "tests/deploy", "tests/bench"
+_DEMO = f"{_E2E}/test_demo.py::test_the_demo_shows_what_it_promises_and_ends_with_0"
+_README = f"{_E2E}/test_documented_commands.py::test_make_run_of_the_readme_scans_for_its_curl_until_ctrl_c"
+_BENCH_RUN = f"{_BENCH}/test_bench.py::test_a_short_run_keeps_figures_and_finds_no_wrong_verdict"
+_PUBLISH = f"{_BENCH}/test_publish.py::test_publishing_replaces_what_was_made_and_leaves_the_rest"
+_MAKE = "tests/test_documented_commands.py::test_make_knows_every_target_and_variable_that_is_documented"
+_GUIDE = (
+    "tests/cli/test_config.py::test_commands_of_the_migration_guide_lead_to_a_configuration_with_the_old_key"
+)
+_EXTENDING = f"{_E2E}/test_extending.py"
+_GREETING = (
+    "tests/cli/test_serve.py::test_it_says_where_it_listens_how_old_the_signatures_are_and_what_to_try"
+)
+_UNIT = f"{_DEPLOY}/test_systemd.py::test_the_unit_is_valid"
+_CLAMDS_UNIT = f"{_DEPLOY}/test_systemd.py::test_what_is_added_to_debians_clamd_is_valid"
+_COMPOSE = f"{_DEPLOY}/test_images.py::test_the_compose_file_is_one"
+_CONTAINERS = f"{_DEPLOY}/test_containers.py::test_the_services_scan_together_and_the_scanner_outlives_clamd"
+_LOOP = "tests/test_media.py::test_twenty_megabytes_do_not_hold_the_event_loop"
+_PACKAGES = "tests/test_bootstrap.py::test_bootstrap_installs_clamd_and_neither_starts_nor_enables_a_service"
+
+SHOWN_BY: Mapping[str, str] = {
+    "make demo": _DEMO,
+    "make demo ONCE=1 PICTURE=docs/demo.svg": _DEMO,
+    "make demo SIGNATURES=installed": _DEMO,
+    "make run": _README,
+    "HOMESERVER=https://matrix.example.org make run": _README,
+    'curl -H "Authorization: Bearer $TOKEN"'
+    " http://127.0.0.1:8080/_matrix/media_proxy/unstable/scan/SERVER/MEDIA": _README,
+    "make bench": _BENCH_RUN,
+    "make bench BARS=1": _BENCH_RUN,
+    "make bench BUDGET=60": _BENCH_RUN,
+    "make bench BENCH_ARGS='--scale 1'": _BENCH_RUN,
+    "make bench BENCH_ARGS=\"--only 'burst-100x20m' --rounds 1\"": _BENCH_RUN,
+    "make bench BENCH_ARGS='--rounds 4 --seconds 1.5'": _BENCH_RUN,
+    "MEDIA_SCANNER__LIMITS__MEMORY=192MiB make bench": _BENCH_RUN,
+    "python -m tests.bench run --rounds 2 --seconds 1": _BENCH_RUN,
+    ".venv/bin/python -m tests.bench scenarios": f"{_BENCH}/test_bench.py::test_every_scenario_is_listed",
+    "make bench-docs": _PUBLISH,
+    "media-scanner config import config.yaml >/etc/media-scanner.yaml": _GUIDE,
+    "media-scanner keys import-pickle config.yaml request_secret": _GUIDE,
+    "media-scanner serve": _GREETING,
+    "media-scanner serve --config FILE": _GREETING,
+    "sha256sum plan.pdf >>/var/lib/media-scanner/banned-hashes": _EXTENDING,
+    "media-scanner scan --config /etc/media-scanner.yaml plan.pdf": _EXTENDING,
+}
+
+
+@dataclass(frozen=True)
+class Instead:
+    """Why a command is not run, and the test that checks what can be checked of it."""
+
+    reason: str
+    checked_by: str
+
+
+_NO_INIT = "no systemd runs here as init"
+_NO_DOCKER = "there is no Docker here"
+_ITSELF = "it would run this test, or remove what it runs on"
+_NETWORK = "it asks the network"
+_OWN_SERVERS = "the admin's own servers"
+
+NOT_RUN: Mapping[str, Instead] = {
+    "make check": Instead(_ITSELF, _MAKE),
+    "make test": Instead(_ITSELF, _MAKE),
+    "make test-long": Instead(_ITSELF, _MAKE),
+    "make clean": Instead(_ITSELF, _MAKE),
+    "make lock": Instead(_NETWORK, _MAKE),
+    "python -m tests.bench.event_loop_lag": Instead("a measurement of minutes", _LOOP),
+    ".venv/bin/python -m tests.bench.event_loop_lag": Instead("a measurement of minutes", _LOOP),
+    "clamdscan --fdpass": Instead("what the reference runs; a name, and nothing to do", _BENCH_RUN),
+    "aa-complain /usr/sbin/clamd": Instead("changes this machine's AppArmor", "tests/clamd/test_home.py"),
+    "apparmor_parser -r /etc/apparmor.d/usr.sbin.clamd": Instead(
+        "changes this machine's AppArmor",
+        "tests/clamd/test_home.py::test_debians_apparmor_profile_allows_every_path",
+    ),
+    "apt-get install clamav-daemon": Instead("changes this machine", _PACKAGES),
+    "apt-get install clamav-freshclam": Instead("changes this machine", _PACKAGES),
+    "freshclam": Instead(
+        _NETWORK,
+        f"{_E2E}/test_signatures.py::test_first_signatures_arrive_while_everybody_is_refused_already",
+    ),
+    "systemctl enable --now clamav-freshclam clamav-daemon": Instead(_NO_INIT, _CLAMDS_UNIT),
+    "systemctl enable --now media-scanner": Instead(_NO_INIT, _UNIT),
+    "systemctl edit media-scanner": Instead(_NO_INIT, _UNIT),
+    "systemctl reload media-scanner": Instead(
+        _NO_INIT, f"{_E2E}/test_reload.py::test_observe_mode_comes_and_goes"
+    ),
+    "journalctl -u clamav-daemon --grep 'Malformed|ERROR'": Instead(
+        _NO_INIT, f"{_E2E}/test_signatures.py::test_a_reload_that_kept_the_old_engine_is_seen_and_mended"
+    ),
+    "docker compose up --build --detach": Instead(_NO_DOCKER, _CONTAINERS),
+    "docker compose ps": Instead(
+        _NO_DOCKER, f"{_DEPLOY}/test_containers.py::test_a_scanner_that_hangs_is_not_healthy"
+    ),
+    "docker compose restart scanner": Instead(_NO_DOCKER, _COMPOSE),
+    "docker compose build --pull && docker compose up --detach": Instead(_NO_DOCKER, _COMPOSE),
+    "sudo -u media-scanner media-scanner scan FILE": Instead(
+        "this machine has no such user",
+        "tests/cli/test_scan.py::test_a_service_that_is_closed_to_us_is_said_to_be_and_left_alone",
+    ),
+    "curl https://SERVER/.well-known/element/element.json": Instead(_OWN_SERVERS, "tests/test_docs.py"),
+}
