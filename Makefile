@@ -22,23 +22,24 @@ unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONST
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: debian-run $(VENV)/.dev ## see it work: a real Synapse, two users, EICAR; with ONCE=1 only the table
+demo: debian-run $(VENV)/.dev ## a real Synapse, two users, EICAR; ONCE=1 ends after the table
 	@$(BIN)/python -m tests.demo $(if $(ONCE),--once) $(if $(SIGNATURES),--signatures '$(SIGNATURES)') \
 		$(if $(PICTURE),--picture '$(PICTURE)')
 
-run: debian-run $(VENV)/.run ## install what is missing, then scan in front of HOMESERVER (default http://127.0.0.1:8008)
+run: debian-run $(VENV)/.run ## scan in front of HOMESERVER, default http://127.0.0.1:8008
 	@deploy/run.sh
 
 check: debian-run lint types ## format, lint, types and the quick tests: under a minute
 	$(PYTEST) -q -n 2 -m 'not slow and not real and not long'
 
 test: debian-test lint types ## what CI runs: lint, types and every test but the long ones
-	$(PYTEST) -m 'not long'
+	$(PYTEST) -q -n 2 -m 'not slow and not real and not long'
+	$(PYTEST) -m '(slow or real) and not long'
 
 test-long: debian-test $(VENV)/.dev ## the tests that take longer than `make test` may
 	$(PYTEST) -m long
 
-bench: debian-test $(VENV)/.dev ## compare with matrix-content-scanner and bare clamd, 3 to 5 minutes; BARS=1 judges
+bench: debian-test $(VENV)/.dev ## compare with other scanners, 3 to 5 minutes; BARS=1 judges
 	@$(BIN)/python -m tests.bench run $(if $(BARS),--bars) $(if $(BUDGET),--budget $(BUDGET)) $(BENCH_ARGS)
 
 bench-docs: $(VENV)/.dev ## put what `make bench` kept into docs/: table, plots, JSON
@@ -54,7 +55,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-lock: debian-run $(VENV)/.dev ## pin the dependencies of pyproject.toml again; newest: make lock LOCK_ARGS=--upgrade
+lock: debian-run $(VENV)/.dev ## pin the dependencies again; LOCK_ARGS=--upgrade: the newest
 	echo 'setuptools>=77' | $(LOCK) --no-annotate -o requirements-build.txt -
 	$(LOCK) -o requirements.txt pyproject.toml
 	$(LOCK) -c requirements-build.txt -c requirements.txt --extra dev -o requirements-dev.txt pyproject.toml
@@ -75,12 +76,11 @@ $(BIN)/pip:
 	$(PYTHON) -m venv --clear $(VENV)
 
 $(VENV)/.run: requirements-build.txt requirements.txt pyproject.toml | $(BIN)/pip
-	$(PINNED) -r requirements-build.txt
-	$(PINNED) -r requirements.txt
-	$(PIP_INSTALL) --no-deps --no-build-isolation --no-index --editable .
+	@$(PINNED) -r requirements-build.txt
+	@deploy/patiently.sh 'Installing what the scanner needs' $(PINNED) -r requirements.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
-	@echo 'Installing what the demo and the tests need (Synapse, matrix-nio, ...): once, some minutes.'
-	$(PINNED) -r requirements-dev.txt
+	@deploy/patiently.sh 'Installing what the demo and the tests need, some minutes' $(PINNED) -r requirements-dev.txt
 	@touch $@

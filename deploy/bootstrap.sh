@@ -24,18 +24,21 @@ missing_to_run() {
     command_or clamd clamav-daemon
     command_or freshclam clamav-freshclam
     library_or libmagic.so.1 libmagic1
+    command_or curl curl # for what README and the demo say to try
     "$PYTHON" -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
 missing_to_test() {
     command_or node nodejs
     command_or npm npm
-    command_or curl curl
     command_or zip zip
     command_or unzip unzip
     command_or 7z p7zip-full
     command_or bsdtar libarchive-tools
     command_or clamdscan clamdscan
+    command_or nginx nginx
+    command_or caddy caddy
+    command_or haproxy haproxy
     library_or libarchive.so.13 libarchive13
 }
 
@@ -48,7 +51,7 @@ require_python() {
 # Everything below runs as root.
 
 services_to_hold() {
-    for service in clamav-daemon clamav-freshclam; do
+    for service in clamav-daemon clamav-freshclam nginx caddy haproxy; do
         [ -e "/lib/systemd/system/$service.service" ] || echo "$service"
     done
 }
@@ -83,8 +86,11 @@ disable() {
     for service in "$@"; do
         [ -e "/lib/systemd/system/$service.service" ] || continue
         update-rc.d "$service" disable >/dev/null 2>&1 || true
-        deb-systemd-helper disable "$service.service" "$service.socket" >/dev/null 2>&1 || true
-        say "$service is installed but neither started nor enabled; to have it: systemctl enable --now $service"
+        # It works for maintainer scripts only, and knows one by this variable.
+        DPKG_MAINTSCRIPT_PACKAGE=$service deb-systemd-helper disable "$service.service" "$service.socket" \
+            >/dev/null 2>&1 || true
+        say "$service is neither started nor enabled; to have it:"
+        say "    systemctl enable --now $service"
     done
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Serves from this checkout in front of $HOMESERVER. For trying; for production see docs/operations.md, "Installing".
-# Everything installed beforehand: `make run` sees to that. Any MEDIA_SCANNER__... that is set already stays as it is.
+# Everything installed beforehand: `make run` sees to that. Any MEDIA_SCANNER__... that is set already stays as it is;
+# /etc/media-scanner.yaml, of an installation, does not count.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -46,9 +47,10 @@ if is_root; then
     make_user
     if user_can_serve; then
         export HOME="$home" MEDIA_SCANNER__STATE_DIR="${MEDIA_SCANNER__STATE_DIR:-$home}"
-        exec setpriv --reuid="$user" --regid="$user" --init-groups "$command" serve
+        exec setpriv --reuid="$user" --regid="$user" --init-groups "$command" serve --config /dev/null
     fi
-    say "serving as root: the user $user cannot read this checkout or run its Python ($PWD)"
+    say "serving as root: the user $user cannot read this checkout,"
+    say "or run its Python; in /opt, say, it could ($PWD)"
 fi
 export MEDIA_SCANNER__STATE_DIR="${MEDIA_SCANNER__STATE_DIR:-${XDG_STATE_HOME:-$HOME/.local/state}/$user}"
-exec "$command" serve
+exec "$command" serve --config /dev/null

@@ -92,7 +92,7 @@ class Share:
 
     def reserve_at_once(self, size: int, caller: str = "") -> Reservation | None:
         """Take `size` bytes, if nobody has to wait for them."""
-        if self._queues or not self._has_room(size, caller):
+        if self._queues or not (self._may_hold(size, caller) and self._fits(size)):
             return None
         self._take(size, caller)
         return Reservation(self, size, caller)
@@ -116,6 +116,8 @@ class Share:
         except BaseException as problem:
             if waiting.granted.done() and not waiting.granted.cancelled():
                 self._take(-size, caller)  # served in the very moment in which the wait ended
+            else:
+                self._leave_queue(waiting, caller)
             self._serve()
             if isinstance(problem, TimeoutError):
                 raise Unavailable("too much media under way, try again", "overload") from None
@@ -135,9 +137,12 @@ class Share:
         """The client has all of it, or is gone."""
         self._readers.discard(reader)
 
-    def _has_room(self, size: int, caller: str) -> bool:
-        own = self._per_caller is None or self._held[caller] + size <= self._per_caller
-        return own and self.reserved + size <= self.capacity
+    def _may_hold(self, size: int, caller: str) -> bool:
+        """Whether one caller may have so much more."""
+        return self._per_caller is None or self._held[caller] + size <= self._per_caller
+
+    def _fits(self, size: int) -> bool:
+        return self.reserved + size <= self.capacity
 
     def _take(self, size: int, caller: str) -> None:
         self.reserved += size
@@ -147,27 +152,28 @@ class Share:
                 del self._held[caller]
 
     def _serve(self) -> None:
-        while (caller := self._next()) is not None:
-            queue = self._queues.pop(caller)
-            if queue:
-                waiting = queue.popleft()
-                self._take(waiting.size, caller)
-                waiting.granted.set_result(None)
-            if queue:
-                self._queues[caller] = queue  # to the end: callers take turns
+        while (turn := self._turn()) is not None and self._fits(turn[1].size):
+            caller, waiting = turn
+            self._leave_queue(waiting, caller)
+            if caller in self._queues:
+                self._queues.move_to_end(caller)  # callers take turns
+            self._take(waiting.size, caller)
+            waiting.granted.set_result(None)
 
-    def _next(self) -> str | None:
-        """Whose turn it is; who holds as much as one may is passed over, what is large is waited for."""
+    def _turn(self) -> tuple[str, _Waiting] | None:
+        """Whose turn it is: who holds as much as one may is passed over, what is large is waited for."""
         for caller, queue in self._queues.items():
-            while queue and queue[0].granted.done():
-                queue.popleft()  # gave up
-            if not queue:
-                return caller
-            if self.reserved + queue[0].size > self.capacity:
-                return None
-            if self._has_room(queue[0].size, caller):
-                return caller
+            waiting = queue[0]
+            gave_up = waiting.granted.done()  # and leaves the queue at once
+            if not gave_up and self._may_hold(waiting.size, caller):
+                return caller, waiting
         return None
+
+    def _leave_queue(self, waiting: _Waiting, caller: str) -> None:
+        queue = self._queues[caller]
+        queue.remove(waiting)
+        if not queue:
+            del self._queues[caller]
 
     def _watch_readers(self) -> None:
         if self._reaper is None and self._queues and self._readers:
@@ -177,7 +183,7 @@ class Share:
         self._reaper = None
         now = asyncio.get_running_loop().time()
         slow = [r for r in self._readers if now - r.began > _PATIENCE and r.rate(now) < LEAST_RATE]
-        if self._queues and slow:
+        if self._turn() is not None and slow:  # who has reached his own limit waits for himself alone
             min(slow, key=lambda reader: reader.rate(now)).cut()
         self._watch_readers()
 
@@ -276,10 +282,11 @@ class _Turn:
 
 
 class _Lane:
-    """A queue before some slots, ordered by when a scan would be done if everybody had one slot alone.
+    """A queue before some slots, ordered by when a scan would be done if every caller had a slot of his own.
 
-    A smaller file overtakes a bigger one, who asks for a thousand files does not delay another's first, and
-    no file is overtaken for ever.
+    That is self-clocked fair queueing: time is what the last scan that was served was due at, so that it
+    goes on as fast as the engines do. A smaller file overtakes a bigger one, who asks for a thousand files
+    does not delay another's first, and no file is overtaken for ever.
     """
 
     _EXPECTED_RATE = 10_000_000  # bytes per second and core, measured
@@ -291,6 +298,7 @@ class _Lane:
         self._queue: list[_Turn] = []
         self._queued: dict[str, _Queued] = {}
         self._arrivals = itertools.count()
+        self._clock = 0.0
         self.in_flight = 0
 
     @property
@@ -301,14 +309,16 @@ class _Lane:
         if not self._queue and self.in_flight < self._slots:
             self.in_flight += 1
             return
-        turn = self._enter(size, caller).granted
+        turn = self._enter(size, caller)
         self._serve()
         try:
             async with asyncio.timeout(self._wait):
-                await turn
+                await turn.granted
         except BaseException as problem:
-            if turn.done() and not turn.cancelled():
+            if turn.granted.done() and not turn.granted.cancelled():
                 self.in_flight -= 1  # served in the very moment in which the wait ended
+            else:
+                self._forget(turn)  # at once: what he asks for next is not behind what he gave up
             self._serve()
             if isinstance(problem, TimeoutError):
                 raise Unavailable("too many scans under way, try again", "overload") from None
@@ -320,12 +330,11 @@ class _Lane:
 
     def _enter(self, size: int, caller: str) -> _Turn:
         """Behind all that the caller has queued already, but for what is bigger."""
-        loop = asyncio.get_running_loop()
         seconds = self._EXPECTED_TIME + size / self._EXPECTED_RATE
         queued = self._queued.setdefault(caller, _Queued())
         own = min(queued.scans * seconds, queued.seconds)
-        due = loop.time() + own + seconds
-        turn = _Turn(due, next(self._arrivals), seconds, caller, loop.create_future())
+        granted = asyncio.get_running_loop().create_future()
+        turn = _Turn(self._clock + own + seconds, next(self._arrivals), seconds, caller, granted)
         queued.scans += 1
         queued.seconds += seconds
         heapq.heappush(self._queue, turn)
@@ -334,8 +343,9 @@ class _Lane:
     def _serve(self) -> None:
         while self._queue and (self._queue[0].granted.done() or self.in_flight < self._slots):
             turn = heapq.heappop(self._queue)
-            self._forget(turn)
             if not turn.granted.done():
+                self._forget(turn)
+                self._clock = turn.due
                 self.in_flight += 1
                 turn.granted.set_result(None)
 

@@ -28,7 +28,7 @@ from scanner.event_sinks.log import Log
 from scanner.events import Bus, Publish
 from scanner.gauges import add_configuration_gauges, add_gauges
 from scanner.judge import Judge, databases_of, in_background, judging
-from scanner.key_files import INDEX_SECRET, REQUEST_SECRET, read_or_generate_secret, server_keys
+from scanner.key_files import INDEX_SECRET, REQUEST_SECRET, read_or_generate_secret, read_secret, server_keys
 from scanner.library_log import library_log
 from scanner.metrics import Metrics
 from scanner.ports import VerdictCache
@@ -43,10 +43,13 @@ from scanner.verdict import IndexSecret, Policy
 from scanner.verdict_cache.memory import Memory
 from scanner.verdict_cache.sqlite import Sqlite
 from scanner.web.content_scanner import ContentScanner
+from scanner.web.federation import Federation
 from scanner.web.homeserver import HomeserverMedia
+from scanner.web.inspect import Inspect
 from scanner.web.inspection import Inspector, Terms
 from scanner.web.operations import Operations
 from scanner.web.routes import ROUTES, Route, operations_routes, public_routes
+from scanner.web.scan_file import ScanFile
 from scanner.web.server import Site
 from scanner.web.uploads import Uploads
 
@@ -78,6 +81,7 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
     """The service, accepting requests inside the block. Raises ConfigError before it accepts any."""
     async with AsyncExitStack() as stack:
         keys, index, transport = _server_keys(config), _index_secret(config), _transport(config)
+        inspect_secret = _inspect_secret(config)
         backends = [(ClamAV.name, address) for address in config.clamav.addresses]
         metrics = Metrics(version, ROUTES, backends, config.verdict_cache.url)
         log = await stack.enter_async_context(Log(config.log.level, version=version))
@@ -101,7 +105,9 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
             readiness.reasons, metrics.render, lambda: inspector.terms.policy.mode, readiness.warnings
         )
         public = _public_routes(config, connection, judge.budget, inspector, publish, operations)
-        own_site = await _listen(config, stack, publish, "ops_listen", operations_routes(operations))
+        inspect = _inspect(config, inspect_secret, inspector, judge.budget)
+        own_routes = operations_routes(operations, inspect)
+        own_site = await _listen(config, stack, publish, "ops_listen", own_routes)
         site = await _listen(config, stack, publish, "listen", public, transport)
         prepare = partial(_prepare, judge=judge, inspector=inspector, log=log, sites=(own_site, site))
         reloader = Reloader(config, prepare=prepare, publish=publish)
@@ -135,6 +141,19 @@ def _index_secret(config: Config) -> IndexSecret:
             config.crypto.index_secret_file, config.state_dir / INDEX_SECRET, "crypto.index_secret_file"
         )
     )
+
+
+def _inspect_secret(config: Config) -> bytes | None:
+    file = config.server.inspect_secret_file
+    return None if file is None else read_secret(file, "server.inspect_secret_file")
+
+
+def _inspect(config: Config, secret: bytes | None, inspector: Inspector, budget: Budget) -> Inspect | None:
+    """Without a secret there is no such route."""
+    if secret is None:
+        return None
+    size = config.limits.media_size
+    return Inspect(inspector=inspector, share=budget.inspections, media_size=size, secret=secret)
 
 
 async def _embedded_clamd(config: Config, stack: AsyncExitStack, publish: Publish) -> EmbeddedClamd | None:
@@ -197,8 +216,10 @@ def _public_routes(
     relay = Relay(connection)
     return public_routes(
         ContentScanner(upstream=upstream, inspector=inspector),
+        ScanFile(relay=relay, inspector=inspector, share=budget.uploads, media_size=size),
         Uploads(relay=relay, inspector=inspector, share=budget.uploads, media_size=size),
         HomeserverMedia(upstream=upstream, relay=relay, inspector=inspector, media_size=size),
+        Federation(upstream=upstream, inspector=inspector),
         operations,
     )
 

@@ -73,6 +73,10 @@ class Server(_Section):
     trusted_proxies: tuple[Network, ...] = Field(
         (), description="Networks of reverse proxies whose X-Forwarded-For is believed."
     )
+    inspect_secret_file: Path | None = Field(
+        None,
+        description="The secret of the Synapse module and `scan --remote`. Null: nobody can use `inspect`.",
+    )
 
 
 class Homeserver(_Section):

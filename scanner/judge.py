@@ -83,7 +83,12 @@ async def judging(
         bus.add(partial(_wake, canary))
         await in_background(stack, canary.run())
         limits = config.limits
-        budget = Budget(limits.memory, limits.queue_wait, media_size=limits.media_size)
+        budget = Budget(
+            limits.memory,
+            limits.queue_wait,
+            media_size=limits.media_size,
+            inspected=config.server.inspect_secret_file is not None,
+        )
         yield Judge(pipeline, clamav, mime, canary, budget, slots)
 
 

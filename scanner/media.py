@@ -160,6 +160,13 @@ class BodyWriter:
         _append(self._fd, piece)
         self.size += len(piece)
 
+    async def write_in_steps(self, piece: Bytes) -> None:
+        """Append a piece that may be large enough to hold the event loop."""
+        for offset in range(0, len(piece), STEP):
+            if offset:
+                await asyncio.sleep(0)
+            self.write(memoryview(piece)[offset : offset + STEP])
+
     def seal(self, content_type: str = "application/octet-stream", disposition: str | None = None) -> Body:
         """The complete body; the writer is used up. `content_type` and `disposition` are as declared."""
         seal(self._fd)
@@ -169,8 +176,7 @@ class BodyWriter:
 
     def discard(self) -> None:
         """Give everything back without a body."""
-        os.close(self._fd)
-        self._give_room_back()
+        _free(self._fd, self.size, self._room)
 
     def _give_room_back(self) -> None:
         if self._room is not None:

@@ -46,10 +46,16 @@ from scanner.events import (
 )
 from scanner.verdict import Category, Outcome, Reason
 
-# The reasons of the scanner API (facts/wire.md), and no others.
+# The reasons of the scanner API and the errcodes on the homeserver's routes (facts/wire.md): ours, and those
+# that it says of media every day; its others count as `other`.
 REASONS = (
+    "M_CANNOT_OVERWRITE_MEDIA",
+    "M_FORBIDDEN",
+    "M_LIMIT_EXCEEDED",
     "M_MISSING_TOKEN",
     "M_NOT_FOUND",
+    "M_NOT_YET_UPLOADED",
+    "M_TOO_LARGE",
     "M_UNKNOWN",
     "M_UNKNOWN_TOKEN",
     "MCS_BAD_DECRYPTION",
@@ -68,7 +74,7 @@ _LOOKUPS = ("hit", "miss", "stale")
 _UPSTREAMS = ("homeserver",)
 _PREFIX = "media_scanner_"
 _OTHER = "other"
-_CODES = ("200", "400", "401", "403", "404", "405", "413", "429", "500", "502", "503", "504")
+_CODES = tuple(map(str, (200, 304, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 502, 503, 504)))
 _UPSTREAM_CODES = (*_CODES, "301", "302", "307", "308", "501", "error", "timeout")
 _SOURCES = tuple(source.value for source in Source if source is not Source.CANARY)
 _OUTCOMES = {outcome: outcome.name.lower() for outcome in Outcome}
@@ -122,9 +128,7 @@ class Metrics:
         self._rejected = self._counter(
             "requests_rejected_total", "Requests turned away unscanned.", ("reason",), product(_REJECTIONS)
         )
-        self._blocked = self._counter(
-            "blocked_responses_total", "Refusals by the scanner API.", ("reason",), product(REASONS)
-        )
+        self._blocked = self._counter("blocked_responses_total", "Refusals.", ("reason",), product(REASONS))
 
     def _define_scans(self) -> None:
         self._scans = self._counter(

@@ -95,9 +95,9 @@ class Pipeline:
         content = await self._cache.content(self._alias(ref, attachment))
         return None if content is None else await self._known(content, seen=True, keyless=False)
 
-    async def recall_content(self, sha256: bytes) -> Verdict | None:
-        """What is known of keyless bytes with this digest. Never an access grant."""
-        return await self._known(self._index.content(sha256), seen=False, keyless=True)
+    async def recall_content(self, sha256: bytes, *, keyless: bool = True) -> Verdict | None:
+        """What is known of bytes with this digest. Never an access grant."""
+        return await self._known(self._index.content(sha256), seen=False, keyless=keyless)
 
     async def inspect(
         self,

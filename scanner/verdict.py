@@ -227,12 +227,14 @@ class Decision:
     """What the policy makes of a verdict: hand the media over, or not, and why not.
 
     `observed`: it is handed over only because the policy observes; `approved` is what enforcing would say.
+    `detections` are what makes it infected.
     """
 
     deliver: bool
     outcome: Outcome
     reason: Reason | None = None
     observed: bool = False
+    detections: tuple[Detection, ...] = ()
 
     @property
     def approved(self) -> bool:
@@ -275,7 +277,8 @@ class Policy:
             return Decision(deliver, outcome, Reason.OPAQUE)
         if outcome is Outcome.UNSCANNABLE:
             return self._decide_unscannable(verdict)
-        return Decision(deliver=False, outcome=outcome, reason=_first_reason(verdict, outcome))
+        reason = _first_reason(verdict, outcome)
+        return Decision(deliver=False, outcome=outcome, reason=reason, detections=verdict.detections)
 
     def _decide_unscannable(self, verdict: Verdict) -> Decision:
         reports = [report for report in verdict.reports if report.outcome is Outcome.UNSCANNABLE]

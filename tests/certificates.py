@@ -28,17 +28,29 @@ class Authority:
 
     def server(self, address: str = "127.0.0.1") -> ssl.SSLContext:
         """For a server at an address, with a certificate of this authority."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.issue(address))
+        return context
+
+    def issue(self, *names: str) -> Path:
+        """A file with a key and a certificate of this authority for it, on addresses and host names."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
-        issued = _builder(_name(address), self._name, key.public_key()).add_extension(names, critical=False)
+        alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+        issued = _builder(_name(names[0]), self._name, key.public_key())
+        issued = issued.add_extension(alternatives, critical=False)
         file = self._folder / "server.pem"
         file.write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             + issued.sign(self._key, SHA256()).public_bytes(Encoding.PEM)
         )
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(file)
-        return context
+        return file
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _name(text: str) -> x509.Name:

@@ -19,6 +19,10 @@ _GUIDE = (
     "tests/cli/test_config.py::test_commands_of_the_migration_guide_lead_to_a_configuration_with_the_old_key"
 )
 _EXTENDING = f"{_E2E}/test_extending.py"
+_MODULE = f"{_E2E}/test_synapse_module.py"
+_REMOTE = f"{_MODULE}::test_files_are_scanned_by_the_running_service"
+_INSTALLED = f"{_MODULE}::test_the_environment_has_synapse_and_the_module_and_nothing_else_of_ours"
+_CLIENT = f"{_E2E}/test_scan_file.py::test_the_example_uploads_what_is_clean"
 _GREETING = (
     "tests/cli/test_serve.py::test_it_says_where_it_listens_how_old_the_signatures_are_and_what_to_try"
 )
@@ -51,8 +55,17 @@ SHOWN_BY: Mapping[str, str] = {
     "media-scanner keys import-pickle config.yaml request_secret": _GUIDE,
     "media-scanner serve": _GREETING,
     "media-scanner serve --config FILE": _GREETING,
+    "scan --remote": _REMOTE,
+    "media-scanner scan --remote": _REMOTE,
+    "media-scanner scan --remote http://127.0.0.1:8081 DIR": _REMOTE,
+    "media-scanner keys generate /etc/media-scanner-inspect-secret": (
+        "tests/cli/test_keys.py::test_generated_secret_is_its_owners_alone_and_its_public_key_is_printed"
+    ),
+    "/opt/venvs/matrix-synapse/bin/pip install --no-deps /opt/media-scanner": _INSTALLED,
     "sha256sum plan.pdf >>/var/lib/media-scanner/banned-hashes": _EXTENDING,
     "media-scanner scan --config /etc/media-scanner.yaml plan.pdf": _EXTENDING,
+    "HOMESERVER=https://matrix.example.org SCANNER=https://scanner.example.org"
+    " python docs/examples/scan_before_upload.py plan.pdf": _CLIENT,
 }
 
 
@@ -69,8 +82,19 @@ _NO_DOCKER = "there is no Docker here"
 _ITSELF = "it would run this test, or remove what it runs on"
 _NETWORK = "it asks the network"
 _OWN_SERVERS = "the admin's own servers"
+_NO_SUCH_USER = "this machine has no such user"
+
+_PROXIES = f"{_DEPLOY}/test_reverse_proxies.py::test_its_own_checker_has_nothing_to_say_against_the_file"
+_AT_PLACE = "would replace this machine's configuration"
 
 NOT_RUN: Mapping[str, Instead] = {
+    "install -m 644 deploy/reverse-proxy/nginx.conf /etc/nginx/conf.d/matrix.conf && nginx -t": Instead(
+        _AT_PLACE, _PROXIES
+    ),
+    "install -m 644 deploy/reverse-proxy/Caddyfile /etc/caddy/Caddyfile"
+    " && caddy validate --config /etc/caddy/Caddyfile": Instead(_AT_PLACE, _PROXIES),
+    "install -m 644 deploy/reverse-proxy/haproxy.cfg /etc/haproxy/haproxy.cfg"
+    " && haproxy -c -f /etc/haproxy/haproxy.cfg": Instead(_AT_PLACE, _PROXIES),
     "make check": Instead(_ITSELF, _MAKE),
     "make test": Instead(_ITSELF, _MAKE),
     "make test-long": Instead(_ITSELF, _MAKE),
@@ -86,6 +110,8 @@ NOT_RUN: Mapping[str, Instead] = {
     ),
     "apt-get install clamav-daemon": Instead("changes this machine", _PACKAGES),
     "apt-get install clamav-freshclam": Instead("changes this machine", _PACKAGES),
+    "apt-get install file": Instead("changes this machine", _PACKAGES),
+    "apt-get install python3 git make": Instead("changes this machine", _PACKAGES),
     "freshclam": Instead(
         _NETWORK,
         f"{_E2E}/test_signatures.py::test_first_signatures_arrive_while_everybody_is_refused_already",
@@ -93,6 +119,7 @@ NOT_RUN: Mapping[str, Instead] = {
     "systemctl enable --now clamav-freshclam clamav-daemon": Instead(_NO_INIT, _CLAMDS_UNIT),
     "systemctl enable --now media-scanner": Instead(_NO_INIT, _UNIT),
     "systemctl edit media-scanner": Instead(_NO_INIT, _UNIT),
+    "systemctl status clamav-daemon": Instead(_NO_INIT, _CLAMDS_UNIT),
     "systemctl reload media-scanner": Instead(
         _NO_INIT, f"{_E2E}/test_reload.py::test_observe_mode_comes_and_goes"
     ),
@@ -105,8 +132,11 @@ NOT_RUN: Mapping[str, Instead] = {
     ),
     "docker compose restart scanner": Instead(_NO_DOCKER, _COMPOSE),
     "docker compose build --pull && docker compose up --detach": Instead(_NO_DOCKER, _COMPOSE),
+    "install -m 600 -o matrix-synapse /etc/media-scanner-inspect-secret"
+    " /etc/matrix-synapse/media-scanner-secret": Instead(_NO_SUCH_USER, _INSTALLED),
+    "chown media-scanner /etc/media-scanner-inspect-secret": Instead(_NO_SUCH_USER, _INSTALLED),
     "sudo -u media-scanner media-scanner scan FILE": Instead(
-        "this machine has no such user",
+        _NO_SUCH_USER,
         "tests/cli/test_scan.py::test_a_service_that_is_closed_to_us_is_said_to_be_and_left_alone",
     ),
     "curl https://SERVER/.well-known/element/element.json": Instead(_OWN_SERVERS, "tests/test_docs.py"),

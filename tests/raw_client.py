@@ -95,9 +95,9 @@ class RawClient:
         await self.send(data)
         return await self.reply(to_head=data.startswith(b"HEAD "))
 
-    async def reply(self, *, to_head: bool = False) -> Reply:
+    async def reply(self, *, to_head: bool = False, within: float = 5.0) -> Reply:
         """The next answer."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(within):
             head = Reply.parse_head(await self._reader.readuntil(b"\r\n\r\n"))
             body = b"" if to_head else await self._reader.readexactly(head.length)
         return Reply(head.status, head.headers, body)

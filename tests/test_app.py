@@ -26,7 +26,7 @@ from scanner.errors import ConfigError
 from scanner.event_sinks.log import Log
 from scanner.events import Reloaded, ReloadFailed
 from scanner.key_files import read_or_generate_secret, rotate_secret
-from scanner.upstream.fetch import Upstream
+from scanner.upstream.connection import Connection
 from scanner.verdict_cache.sqlite import Sqlite
 from scanner.web.routes import API
 from scanner.web.server import Site
@@ -142,7 +142,7 @@ async def test_resources_are_closed_in_the_reverse_order_of_their_opening(
 
         monkeypatch.setattr(kind, method, noted)
 
-    for kind in (Log, EmbeddedClamd, ClamAV, Mime, Sqlite, Upstream):
+    for kind in (Log, EmbeddedClamd, ClamAV, Mime, Sqlite, Connection):
         note(kind, "__aenter__", opened)
         note(kind, "__aexit__", closed)
     note(Site, "listen", opened)
@@ -151,7 +151,7 @@ async def test_resources_are_closed_in_the_reverse_order_of_their_opening(
     async with running(configured(tmp_path, clamav={"addresses": ["embedded"]}), "1"):
         pass
 
-    assert opened == ["Log", "EmbeddedClamd", "Sqlite", "ClamAV", "Mime", "Upstream", "Site", "Site"]
+    assert opened == ["Log", "EmbeddedClamd", "Sqlite", "ClamAV", "Mime", "Connection", "Site", "Site"]
     assert closed == opened[::-1]
 
 
@@ -222,6 +222,27 @@ def test_an_error_of_the_block_leaves_as_itself(tmp_path: Path, run: Run) -> Non
                 raise LookupError("ours")
 
     run(fail())
+
+
+async def test_a_secret_of_the_inspection_route_that_cannot_be_had_is_a_configuration_error(
+    tmp_path: Path,
+) -> None:
+    config = configured(tmp_path, server={"inspect_secret_file": "/nonexistent/secret"})
+    with pytest.raises(ConfigError, match=r"server\.inspect_secret_file: /nonexistent/secret: No such file"):
+        async with running(config, "1"):
+            pass
+
+
+@pytest.mark.parametrize("inspected", [True, False])
+async def test_the_inspection_route_and_its_share_are_there_only_with_a_secret(
+    tmp_path: Path, inspected: bool
+) -> None:
+    (tmp_path / "secret").write_text(generate_secret())
+    config = configured(tmp_path, server={"inspect_secret_file": tmp_path / "secret"} if inspected else {})
+    async with running(config, "1") as service, connected(port(config.server.ops_listen)) as client:
+        reply = await client.ask(request("/_media_scanner/v1/inspect", method="POST", body=b""))
+        assert reply.content["errcode"] == ("M_MISSING_TOKEN" if inspected else "M_UNRECOGNIZED")
+        assert service.budget.inspections.capacity == (config.limits.memory // 8 if inspected else 0)
 
 
 async def test_a_secret_that_was_rotated_away_still_opens_bodies(tmp_path: Path) -> None:

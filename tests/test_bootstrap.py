@@ -1,8 +1,9 @@
-"""`deploy/bootstrap.sh` and `deploy/run.sh`, on this machine and on overlays of it that are thrown away."""
+"""The scripts that `make` runs, of `deploy/`: on this machine, and on overlays of it that are thrown away."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 CHECKOUT = Path(__file__).parent.parent
 BOOTSTRAP = CHECKOUT / "deploy" / "bootstrap.sh"
 RUN = CHECKOUT / "deploy" / "run.sh"
+PATIENTLY = CHECKOUT / "deploy" / "patiently.sh"
 
 OWN_NAMESPACES = ["unshare", "--mount", "--pid", "--fork"]
 
@@ -56,6 +58,15 @@ command -v clamd
 find /etc/systemd/system -type l -name 'clamav-*' -printf 'enabled: %f\\n'
 find /etc/rc?.d -name 'S*clamav-*' -printf 'enabled: %f\\n'
 [ ! -e /usr/sbin/policy-rc.d ] || cat /usr/sbin/policy-rc.d
+"""
+
+WHICH_PROXIES_ARE_THERE = """
+[ ! -e /asked ] || cat /asked
+ls /usr/sbin/nginx /usr/bin/caddy /usr/sbin/haproxy
+for name in nginx caddy haproxy; do
+    find /etc/systemd/system -type l -name "$name.*" -printf 'enabled: %f\\n'
+    find /etc/rc?.d -name "S*$name" -printf 'enabled: %f\\n'
+done
 """
 
 
@@ -108,6 +119,18 @@ def test_bootstrap_installs_clamd_and_neither_starts_nor_enables_a_service(tmp_p
     assert "started:" not in told
     assert "enabled:" not in told
     assert "put this here" not in told
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@needs_overlay
+def test_bootstrap_for_tests_neither_starts_nor_enables_a_reverse_proxy(tmp_path: Path) -> None:
+    without = WITHOUT_CLAMAV.replace("clamav-daemon clamav-freshclam", "nginx nginx-common caddy haproxy")
+    told = in_overlay(tmp_path, f"{without} {BOOTSTRAP} --tests {WHICH_PROXIES_ARE_THERE}")
+    assert {"/usr/sbin/nginx", "/usr/bin/caddy", "/usr/sbin/haproxy"} <= set(told.splitlines())
+    assert "started:" not in told
+    assert "enabled:" not in told
 
 
 @pytest.mark.real
@@ -170,7 +193,7 @@ def checkout_of_fakes(folder: Path) -> Path:
 @pytest.mark.skipif(os.geteuid() == 0, reason="as root, run.sh makes a user: the next tests")
 def test_run_serves_as_whoever_runs_it(tmp_path: Path) -> None:
     ran = run(checkout_of_fakes(tmp_path) / "deploy" / "run.sh")
-    assert "command: serve" in ran.stdout
+    assert "command: serve --config /dev/null" in ran.stdout
 
 
 @pytest.mark.real
@@ -184,7 +207,7 @@ stat --format '%U %a %n' /var/lib/clamav/media-scanner
 """
     told = in_overlay(tmp_path, script, shared=checkout).splitlines()
     assert "user: media-scanner" in told
-    assert "command: serve" in told
+    assert "command: serve --config /dev/null" in told
     assert "MEDIA_SCANNER__HOMESERVER__URL=http://homeserver.test:1" in told
     assert "MEDIA_SCANNER__STATE_DIR=/var/lib/media-scanner" in told
     assert "media-scanner 700 /var/lib/clamav/media-scanner" in told
@@ -213,3 +236,16 @@ def test_run_accepts_test_signatures_only_where_there_are_no_others(
     script = f"{database}; touch /var/lib/clamav/{signatures}; {checkout}/deploy/run.sh"
     told = in_overlay(tmp_path, script, shared=checkout)
     assert ("MEDIA_SCANNER__CLAMAV__ACCEPT_TEST_SIGNATURES=true" in told) is accepted
+
+
+def test_patience_shows_that_a_silent_command_goes_on(tmp_path: Path) -> None:
+    """The pipe that is read to its end shows that nothing goes on after it."""
+    program(tmp_path, "sleep", "exec /bin/sleep 0.05")
+    ran = run(PATIENTLY, "Installing", "/bin/sleep", "0.5", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert ran.returncode == 0
+    assert re.fullmatch(r"Installing \.{2,10}\n", ran.stdout)
+
+
+def test_patience_ends_as_the_command_ends() -> None:
+    ran = run(PATIENTLY, "Installing", "sh", "-c", "echo no such package; exit 3")
+    assert (ran.returncode, ran.stdout) == (3, "Installing no such package\n\n")

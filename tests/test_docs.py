@@ -124,6 +124,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("example", sorted((DOCS / "examples").iterdir()), ids=lambda example: example.name)
+def test_client_authors_see_each_example_as_it_is(example: Path) -> None:
+    assert f"({example.relative_to(DOCS)})" in read("clients.md")
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", read("clients.md"), re.MULTILINE | re.DOTALL)
+    assert example.read_text() in blocks
+
+
+def test_client_authors_see_every_error_reason() -> None:
+    assert [code for code in Code if f"`{code}`" not in read("clients.md")] == []
+
+
 def test_troubleshooting_quotes_what_the_sources_say() -> None:
     """Each text in a line with a bar before it."""
     lines = re.findall(r"^> (.*)$", read("troubleshooting.md"), re.MULTILINE)

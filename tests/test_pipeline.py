@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -87,15 +87,19 @@ class Bench:
     ) -> Verdict:
         return await self._inspect(occasion(ref, is_encrypted=True), ciphertext, key, seconds)
 
+    async def inspect_keyless(self, data: bytes) -> Verdict:
+        """What may be ciphertext whose key nobody gave us."""
+        return await self._inspect(occasion(), data, None, 5, keyless=True)
+
     async def _inspect(
-        self, what: Occasion, data: bytes, key: AttachmentKey | None, seconds: float
+        self, what: Occasion, data: bytes, key: AttachmentKey | None, seconds: float, *, keyless: bool = False
     ) -> Verdict:
         body = a_body(data)
         self.bodies.append(body)
         end = asyncio.get_running_loop().time() + seconds
         material = None if key is None else key.secret_material()
         try:
-            return await self.pipeline.inspect(what, Sample(body, key), end, material)
+            return await self.pipeline.inspect(what, Sample(body, key, keyless=keyless), end, material)
         finally:
             body.release()
 
@@ -586,3 +590,70 @@ async def test_plaintext_is_made_only_in_a_slot() -> None:
     bench.engine.gate.set()
     await asyncio.gather(*requests)
     assert await bench.idle()
+
+
+# -- ciphertext without its key ------------------------------------------------------------------
+
+
+class OpaqueEngine(StubEngine):
+    """Says OPAQUE of what comes without a key, and of nothing else."""
+
+    async def scan(self, sample: Sample) -> Report:
+        report = await super().scan(sample)
+        return replace(report, outcome=Outcome.OPAQUE) if sample.keyless else report
+
+
+async def test_what_is_opaque_is_remembered_as_that_and_not_as_a_plaintext() -> None:
+    bench = Bench(engines=[OpaqueEngine()])
+    for _ in range(2):
+        assert (await bench.inspect_keyless(b"data")).outcome is Outcome.OPAQUE
+        assert (await bench.inspect(b"data")).outcome is Outcome.CLEAN
+    assert len(bench.engine.seen) == 2
+
+
+async def test_an_opaque_ciphertext_says_nothing_of_what_is_in_it() -> None:
+    """Nor does what is known of its content make the ciphertext anything but opaque."""
+    opaque, infected = OpaqueEngine(), StubEngine("other")
+    bench = Bench(engines=[opaque, infected])
+    ciphertext, key = encrypted(b"plaintext")
+    assert (await bench.inspect_keyless(ciphertext)).outcome is Outcome.OPAQUE
+    infected.outcome = Outcome.INFECTED
+    assert (await bench.inspect_encrypted(ciphertext, key)).outcome is Outcome.INFECTED
+    assert (await bench.inspect_keyless(ciphertext)).outcome is Outcome.OPAQUE
+    assert infected.seen == [ciphertext, b"plaintext"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CLEAN, Outcome.UNSCANNABLE, Outcome.INFECTED])
+async def test_what_is_not_opaque_is_known_as_a_plaintext_too(bench: Bench, outcome: Outcome) -> None:
+    bench.engine.outcome = outcome
+    assert (await bench.inspect_keyless(b"data")).outcome is outcome
+    assert (await bench.inspect(b"data")).outcome is outcome
+    assert len(bench.engine.seen) == 1
+
+
+async def test_an_opaque_file_in_which_something_is_found_is_not_known_as_a_plaintext() -> None:
+    """As a plaintext, one of the reports would be another."""
+    bench = Bench(engines=[OpaqueEngine(), StubEngine("other", Outcome.INFECTED)])
+    assert (await bench.inspect_keyless(b"data")).outcome is Outcome.INFECTED
+    assert (await bench.inspect(b"data")).outcome is Outcome.INFECTED
+    assert len(bench.engine.seen) == 2
+
+
+async def test_a_verdict_on_a_plaintext_is_none_on_perhaps_a_ciphertext() -> None:
+    bench = Bench(engines=[OpaqueEngine()])
+    plain = asyncio.create_task(bench.inspect(b"data"))
+    keyless = asyncio.create_task(bench.inspect_keyless(b"data"))
+    assert ((await plain).outcome, (await keyless).outcome) == (Outcome.CLEAN, Outcome.OPAQUE)
+
+
+async def test_content_is_recalled_as_what_it_was_judged_as() -> None:
+    bench = Bench(engines=[OpaqueEngine()])
+    digest = hashlib.sha256(b"data").digest()
+    await bench.inspect_keyless(b"data")
+    recalled = await bench.pipeline.recall_content(digest)
+    assert recalled is not None
+    assert recalled.outcome is Outcome.OPAQUE
+    await bench.inspect(b"data")
+    recalled = await bench.pipeline.recall_content(digest)
+    assert recalled is not None
+    assert recalled.outcome is Outcome.OPAQUE

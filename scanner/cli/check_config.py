@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 import yaml
 
-from scanner.config import Config, Crypto
+from scanner.cli.options import ConfigFile
+from scanner.config import Config
 from scanner.key_files import read_secret, retired_secret_files
 from scanner.tls import trusting
 
 
 def check_config(
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    config: ConfigFile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the effective configuration, or what is wrong with it.
@@ -25,7 +26,7 @@ def check_config(
     neither state_dir nor clamd. Values of headers are masked.
     """
     loaded = Config.load(config)
-    for key, file in _secrets(loaded.crypto):
+    for key, file in _secrets(loaded):
         read_secret(file, key)
     if loaded.homeserver.ca_file is not None:
         trusting(loaded.homeserver.ca_file, "homeserver.ca_file")
@@ -33,8 +34,11 @@ def check_config(
     typer.echo(json.dumps(tree) if as_json else yaml.safe_dump(tree, sort_keys=False).rstrip())
 
 
-def _secrets(crypto: Crypto) -> Iterator[tuple[str, Path]]:
+def _secrets(config: Config) -> Iterator[tuple[str, Path]]:
     """Every secret file that is named, and those that were rotated away beside it."""
+    crypto = config.crypto
+    if config.server.inspect_secret_file is not None:
+        yield "server.inspect_secret_file", config.server.inspect_secret_file
     if crypto.secret_file is not None:
         for file in (crypto.secret_file, *retired_secret_files(crypto.secret_file)):
             yield "crypto.secret_file", file

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from scanner.cli.options import ConfigFile
 from scanner.cli.terminal import one_line
 from scanner.config import Config, Origin
 from scanner.migration import import_config
@@ -23,7 +24,7 @@ app = typer.Typer(help="Show, describe and import configurations.", no_args_is_h
 
 @app.command()
 def show(
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    config: ConfigFile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print every setting and where its value comes from.

@@ -13,8 +13,10 @@ from typing import Annotated
 import typer
 
 from scanner.clamd.freshclam import find_daemon
+from scanner.clamd.home import SERVICE_PREFIX
 from scanner.clamd.protocol import ClamdAddress
 from scanner.cli.doctor_output import as_document, show
+from scanner.cli.options import ConfigFile
 from scanner.cli.version import all_versions, product_version
 from scanner.config import Config
 from scanner.doctor import clamd, homeserver, keys, machine, service, updates
@@ -44,11 +46,11 @@ class _Asked:
 
 
 def doctor(
+    config: ConfigFile,
     groups: Annotated[
         list[str] | None,
         typer.Argument(metavar="|".join([*GROUPS, _ALL]), help="What to look at; several, if you like."),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
     access_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -93,10 +95,6 @@ def _token(file: Path | None) -> str | None:
 
 async def _clamd(asked: _Asked, notes: Notes) -> None:
     clamav, limits = asked.config.clamav, asked.config.limits
-    embedded = _EMBEDDED in clamav.addresses
-    if embedded or any(address.startswith("unix:") for address in clamav.addresses):
-        by_service = clamav.freshclam != "off"
-        updates.examine(notes, daemon=find_daemon(), embedded=embedded, by_service=by_service)
     async with AsyncExitStack() as stack:
         patients = {
             address: Patient(ClamdAddress.parse(address))
@@ -104,10 +102,25 @@ async def _clamd(asked: _Asked, notes: Notes) -> None:
             if address != _EMBEDDED
         }
         patients |= await _embedded(notes, asked.config, stack)
+        _updates(notes, asked.config, patients.get(_EMBEDDED))
         terms = Terms(clamav.max_signature_age, clamav.accept_test_signatures)
         await clamd.examine(
             notes, patients, terms, media_size=limits.media_size, scan_timeout=clamav.scan_timeout
         )
+
+
+def _updates(notes: Notes, config: Config, own: Patient | None) -> None:
+    addresses = config.clamav.addresses
+    if all(address.startswith("tcp:") for address in addresses):
+        return
+    socket = own.address.path if own is not None else None
+    updates.examine(
+        notes,
+        daemon=find_daemon(),
+        embedded=_EMBEDDED in addresses,
+        by_service=config.clamav.freshclam != "off",
+        passing=socket is not None and Path(socket).parent.name.startswith(SERVICE_PREFIX),
+    )
 
 
 async def _embedded(notes: Notes, config: Config, stack: AsyncExitStack) -> dict[str, Patient]:
@@ -170,6 +183,9 @@ async def _keys(asked: _Asked, notes: Notes) -> None:
             generated=index is None,
         ),
     )
+    if config.server.inspect_secret_file is not None:
+        inspect = Secret("inspect secret", "server.inspect_secret_file", config.server.inspect_secret_file)
+        secrets = (*secrets, inspect)
     holds_secrets = bool(config.homeserver.additional_headers)
     await keys.examine(notes, keys.Files(config.state_dir, secrets, asked.file, holds_secrets))
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from scanner.cli.options import ConfigFile
 from scanner.config import Config
 from scanner.crypto.olm_pickle import unpickle_secret
 from scanner.crypto.pk import ServerKeys, format_secret
@@ -19,7 +20,6 @@ _KEY = "crypto.secret_file"
 
 app = typer.Typer(help="Make, show, rotate and import keys.", no_args_is_help=True)
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NewFile = Annotated[Path, typer.Argument(metavar="SECRET", help="Where to write the secret; must not exist.")]
 
@@ -32,13 +32,13 @@ def generate(file: NewFile, as_json: AsJson = False) -> None:
 
 
 @app.command("show-public")
-def show_public(config: ConfigFile = None, as_json: AsJson = False) -> None:
+def show_public(config: ConfigFile, as_json: AsJson = False) -> None:
     """Print the public key that `GET public_key` answers."""
     _print_public(_current(Config.load(config)), as_json=as_json)
 
 
 @app.command()
-def rotate(config: ConfigFile = None, as_json: AsJson = False) -> None:
+def rotate(config: ConfigFile, as_json: AsJson = False) -> None:
     """Make a new secret; the old one still opens bodies.
 
     The old one stays beside the new one as NAME.retired-TIME, where the service finds it. Keep it there:

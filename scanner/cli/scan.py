@@ -10,25 +10,33 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 import uvloop
 
+from scanner.admission import Budget
+from scanner.cli.options import ConfigFile
 from scanner.cli.scan_output import Finding, Printer, note
 from scanner.config import Config
-from scanner.errors import ScannerError, Unavailable, Unreadable
+from scanner.errors import ConfigError, ScannerError, Unavailable, Unreadable
 from scanner.events import Bus, Event, Occasion, ProcessChanged, Source
 from scanner.files import STANDARD_INPUT, File, Files, Refused, Skipped, walk
 from scanner.judge import Judge, judging_files
-from scanner.media import MediaRef, Sample
+from scanner.key_files import read_secret
+from scanner.media import Body, MediaRef, Sample
+from scanner.remote import RemoteScanner
+from scanner.verdict import Verdict
 
 _OCCASION = Occasion(MediaRef("localhost", "file"), Source.SCAN, encrypted=False, request_id="")
 # Files in hand at once: enough that both lanes of scan slots are used.
 _FILES_PER_CORE = 4
+_FILES_ELSEWHERE = 4  # the scanner there has others to serve, Synapse first
 _PATIENCE = 3600.0  # seconds that a file may wait for the others; a scan itself has `clamav.scan_timeout`
 _START_EMBEDDED, _START = 120.0, 10.0  # seconds; an embedded clamd may be loading its signatures
 _BY_SIGNAL = 128  # and its number: the shells' exit code
@@ -42,16 +50,25 @@ def scan(
     paths: Annotated[
         list[str], typer.Argument(metavar="FILE|DIR|-...", help="What to scan; - is standard input.")
     ],
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    config: ConfigFile,
     only_found: Annotated[bool, typer.Option("--infected", "-i", help="Print no clean files.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: a line for each file, and one that counts them.")
     ] = False,
+    remote: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Have a running service scan: its operations listener."),
+    ] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(help="With --remote: its server.inspect_secret_file, unless the configuration has it."),
+    ] = None,
 ) -> None:
     """Scan files as the service would.
 
     It asks the clamd that the configuration names. For `embedded` that is the running service's; where none
-    runs, one is started for the time. Links below a directory are not followed.
+    runs, one is started for the time. With --remote it sends the files to a service instead, those that it
+    does not know yet. Links below a directory are not followed.
 
     Exits with 0 if all is clean, with 2 if anything could not be scanned, whatever else was found, and
     with 1 if all was scanned and anything is infected or of a forbidden type.
@@ -59,13 +76,29 @@ def scan(
     if paths.count(STANDARD_INPUT) > 1:
         raise typer.BadParameter("standard input can be read only once")
     loaded = Config.load(config)
+    there = None if remote is None else _elsewhere(remote, secret_file, loaded)
     printer = Printer(as_json=as_json, clean_too=not only_found)
-    code = uvloop.run(_interruptible(paths, loaded, printer))
+    code = uvloop.run(_interruptible(paths, loaded, printer, there))
     printer.summarise(complete=code < _BY_SIGNAL)
     raise typer.Exit(code)
 
 
-async def _interruptible(paths: list[str], config: Config, printer: Printer) -> int:
+def _elsewhere(url: str, secret_file: Path | None, config: Config) -> RemoteScanner:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise typer.BadParameter("--remote takes the like of http://127.0.0.1:8081")
+    configured = config.server.inspect_secret_file
+    if secret_file is None and configured is None:
+        raise ConfigError("--remote needs --secret-file, or server.inspect_secret_file in the configuration")
+    if secret_file is not None:
+        return RemoteScanner(url, read_secret(secret_file, "--secret-file"))
+    assert configured is not None
+    return RemoteScanner(url, read_secret(configured, "server.inspect_secret_file"))
+
+
+async def _interruptible(
+    paths: list[str], config: Config, printer: Printer, there: RemoteScanner | None
+) -> int:
     """The exit code; SIGINT and SIGTERM end the scan, and the clamd that it started."""
     stopped_by: list[int] = []
     task = asyncio.current_task()
@@ -78,23 +111,53 @@ async def _interruptible(paths: list[str], config: Config, printer: Printer) -> 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
-        await _scan(paths, config, printer)
+        await _scan(paths, config, printer, there)
     except asyncio.CancelledError:
         note("Interrupted: not everything was scanned.")
         return _BY_SIGNAL + stopped_by[0]
     return printer.tally.exit_code
 
 
-async def _scan(paths: list[str], config: Config, printer: Printer) -> None:
-    clamd = _ClamdWatch()
-    async with judging_files(_patient(config), Bus([clamd]), note) as judge:
-        await _until_usable(judge, config, clamd)
+async def _scan(paths: list[str], config: Config, printer: Printer, there: RemoteScanner | None) -> None:
+    patient = _patient(config)
+    async with _judging_here(patient) if there is None else _judging_there(patient, there) as judging:
         with printer:
             counting = asyncio.create_task(_count(paths, printer))
             try:
-                await _judge_all(paths, judge, config, printer)
+                await _judge_all(paths, judging, printer)
             finally:
                 counting.cancel()
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """Where verdicts are from, where files are read to meanwhile, and how many at once."""
+
+    verdict: Callable[[Body], Awaitable[Verdict]]
+    files: Files
+    at_once: int
+
+
+@asynccontextmanager
+async def _judging_here(config: Config) -> AsyncIterator[_Judging]:
+    clamd = _ClamdWatch()
+    async with judging_files(config, Bus([clamd]), note) as judge:
+        await _until_usable(judge, config, clamd)
+
+        async def verdict(body: Body) -> Verdict:
+            deadline = asyncio.get_running_loop().time() + _PATIENCE
+            return await judge.pipeline.inspect(_OCCASION, Sample(body), deadline)
+
+        at_once = _FILES_PER_CORE * (os.cpu_count() or 1) * len(judge.clamav.backends)
+        yield _Judging(verdict, Files(judge.budget, config.limits.media_size), at_once)
+
+
+@asynccontextmanager
+async def _judging_there(config: Config, there: RemoteScanner) -> AsyncIterator[_Judging]:
+    limits = config.limits
+    budget = Budget(limits.memory, limits.queue_wait, media_size=limits.media_size)
+    async with there:
+        yield _Judging(there.inspect, Files(budget, limits.media_size), _FILES_ELSEWHERE)
 
 
 def _patient(config: Config) -> Config:
@@ -142,17 +205,13 @@ async def _count(paths: list[str], printer: Printer) -> None:
         printer.expect(sum([1 async for entry in walk(paths) if not isinstance(entry, Skipped)]))
 
 
-async def _judge_all(paths: list[str], judge: Judge, config: Config, printer: Printer) -> None:
-    files = Files(judge.budget, config.limits.media_size)
-    at_once = _FILES_PER_CORE * (os.cpu_count() or 1) * len(judge.clamav.backends)
-    async with aclosing(_findings(paths, judge, files, at_once)) as findings:
+async def _judge_all(paths: list[str], judging: _Judging, printer: Printer) -> None:
+    async with aclosing(_findings(paths, judging)) as findings:
         async for finding in findings:
             await asyncio.to_thread(printer.show, finding)
 
 
-async def _findings(
-    paths: list[str], judge: Judge, files: Files, at_once: int
-) -> AsyncGenerator[Finding | Skipped]:
+async def _findings(paths: list[str], judging: _Judging) -> AsyncGenerator[Finding | Skipped]:
     """In the order in which they are there."""
     under_way: set[asyncio.Task[Finding]] = set()
     try:
@@ -160,8 +219,8 @@ async def _findings(
             if isinstance(entry, Skipped):
                 yield entry
                 continue
-            under_way.add(asyncio.create_task(_finding(entry, judge, files)))
-            if len(under_way) == at_once:
+            under_way.add(asyncio.create_task(_finding(entry, judging)))
+            if len(under_way) == judging.at_once:
                 yield await _first(under_way)
         while under_way:
             yield await _first(under_way)
@@ -178,14 +237,13 @@ async def _first(under_way: set[asyncio.Task[Finding]]) -> Finding:
     return task.result()
 
 
-async def _finding(entry: File | Refused, judge: Judge, files: Files) -> Finding:
+async def _finding(entry: File | Refused, judging: _Judging) -> Finding:
     if isinstance(entry, Refused):
         return Finding.not_scanned(entry.path, entry.problem)
     try:
-        body = await files.body(entry)
+        body = await judging.files.body(entry)
         try:
-            deadline = asyncio.get_running_loop().time() + _PATIENCE
-            verdict = await judge.pipeline.inspect(_OCCASION, Sample(body), deadline)
+            verdict = await judging.verdict(body)
         finally:
             body.release()
     except (Unreadable, Unavailable) as problem:

@@ -15,12 +15,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
 
-import typer
 import uvloop
 
 from scanner.app import Service, running
+from scanner.cli.options import ConfigFile
 from scanner.cli.terminal import one_line
 from scanner.cli.version import product_version
 from scanner.config import Config
@@ -51,7 +50,7 @@ _OBSERVING_BANNER = """\
 
 
 def serve(
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    config: ConfigFile,
 ) -> None:
     """Serve the scanner API until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
     # Until there is something to reload, SIGHUP waits: by default it would end us.
@@ -160,6 +159,8 @@ async def _greet(service: Service) -> None:
         _say(f"clamd {clamd.name}: {clamd.description}")
     if any(clamd.up and clamd.has_test_signatures() for clamd in backends):
         _say(_TEST_BANNER if service.config.clamav.accept_test_signatures else _REFUSING_BANNER)
+    if "homeserver" in await service.readiness.reasons():
+        _say(f"The homeserver does not answer: is {service.config.homeserver.url} right, and is it up?")
     _say(f"Try:  curl http://{server.listen}/_matrix/media_proxy/unstable/public_key")
 
 

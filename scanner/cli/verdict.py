@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from scanner.cli.options import ConfigFile
 from scanner.config import Config
 from scanner.epoch import Epoch
 
@@ -21,7 +21,7 @@ def _group() -> None:
 @app.command()
 def forget(
     everything: Annotated[bool, typer.Option("--all", help="Every verdict. There is no way to name fewer.")],
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    config: ConfigFile,
 ) -> None:
     """Have every file scanned anew.
 

@@ -30,7 +30,7 @@ _CHECKS: dict[str, Check] = {
 _MAGIC = re.compile(
     rb"""
     (?P<zip>       PK(?:\x01\x02|\x03\x04|\x05\x06|\x06[\x06\x07]|\x07\x08|00) )
-    | (?P<gzip>    \x1f\x8b )
+    | (?P<gzip>    \x1f\x8b\x08 )                                      # the one method that readers know
     | (?P<bzip2>   BZh[1-9] )
     | (?P<xz>      \xfd7zXZ\0 )
     | (?P<sevenzip> 7z\xbc\xaf\x27\x1c )
@@ -39,11 +39,12 @@ _MAGIC = re.compile(
     | (?P<other>
         [\x22-\x28]\xb5\x2f\xfd | [\x50-\x5f]\x2a\x4d\x18               # zstd, old and new; skippable frames
         | \x04\x22\x4d\x18 | \x02\x21\x4c\x18 | LZIP | \x89LZO | LRZI     # lz4, lzip, lzop, lrzip
-        | \x1f[\x9d\xa0\x1e]                                             # compress, lzh, pack
+        | \x1f(?: \x9e\x08 | [\x9d\xa0] | \x1e.{4}[\x01-\x19] )           # old gzip, compress, lzh, pack
         | !<(?:arch|thin)>\n | 07070[127] | \xc7\x71 | \x71\xc7 | xar!    # ar and deb, cpio, xar
         | \xed\xab\xee\xdb | WARC/ | \#mtree | begin(?:-base64)?\x20[0-7]{3}
         | MSCF\0\0\0\0 | ISc\( | ITSF | MSWIM\0\0\0 | WLPWM\0\0\0 | SZDD  # cab, chm, wim
-        | ..-[lp][hmz][a-z0-9]- | \x60\xea | ALZ\x01 | EGGA | ZOO\x20 | SIT! | StuffIt | .{7}\*\*ACE\*\*
+        | ..-[lp][hmz][a-z0-9]- | \x60\xea.[\0-\n] | .{7}\*\*ACE\*\*      # lha, arj, ace
+        | ALZ\x01 | EGGA | ZOO\x20 | SIT! | StuffIt
         | hsqs | sqsh | conectix | KDMV | QFI\xfb | vhdxfile | .{32}NXSB  # images of disks and file systems
       )
     """,

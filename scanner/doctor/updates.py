@@ -9,15 +9,25 @@ _NAME = "updates"
 
 
 def examine(
-    notes: Notes, *, daemon: int | None, embedded: bool, by_service: bool, program: str = "freshclam"
+    notes: Notes,
+    *,
+    daemon: int | None,
+    embedded: bool,
+    by_service: bool,
+    passing: bool = False,
+    program: str = "freshclam",
 ) -> None:
     """Who it is. `daemon` is the process ID of a freshclam that runs by itself.
 
-    `by_service`: the service runs one of its own beside its `embedded` clamd, where no other does.
+    `by_service`: the service runs one of its own beside its `embedded` clamd, where no other does; but not
+    if its clamd's home is `passing`, so that nothing in it would last.
     """
     there = find_program(program) is not None
     if daemon is not None:
         notes.ok(_NAME, f"by the freshclam that runs here as a daemon, process {daemon}")
+    elif embedded and by_service and passing:
+        found = "by nobody: the service that runs here has no place for them that lasts"
+        notes.warning(_NAME, found, "systemctl enable --now clamav-freshclam, or run freshclam as root")
     elif embedded and by_service and there:
         notes.ok(_NAME, "by the service itself (clamav.freshclam); its failures show in readiness")
     elif embedded and by_service:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from scanner.media import Sample
 
 # Raised with every change of the rules: old verdicts are then not found any more.
-_RULES = "1"
+_RULES = "2"
 _VERSIONS = frozenset({_RULES})
 _TIMEOUT = 20.0
 _AT_ONCE = 64 * 1024

@@ -1,6 +1,7 @@
 """What kind of file is it? libmagic's answer, against the operator's lists.
 
-Of a keyless sample that libmagic knows as nothing but data it says OPAQUE: it may be a ciphertext.
+Of a keyless sample that libmagic knows as nothing but data it says OPAQUE: it may be a ciphertext. A list of
+allowed types is about what is inside, so ciphertext is on each; only one that blocks data forbids it.
 
 libmagic gets a descriptor, as from `file`, and reads what it wants (up to 7 MiB and the end): with only
 the beginning, JSON is plain text and an old Word document any OLE file. Names and headers do not count.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -22,8 +24,34 @@ from scanner.errors import EngineError
 from scanner.media import Sample
 from scanner.verdict import UNKNOWN_TYPE, Outcome, Reason, Report
 
-# What libmagic guesses from a byte or two: of random bytes in 1.5 of 100 files, and nearly always these.
-_GUESSES = frozenset({"application/x-dosexec", "audio/x-mp4a-latm", "audio/x-syx"})
+# What libmagic guesses from two bytes or so: of random bytes in 13 of 1,000 files, in 2 of 10,000 something
+# else (measured, 5.44). Files that really are of these types are not spread as evenly as a cipher's bytes.
+_GUESSES = frozenset(
+    {
+        "application/marc",
+        "application/postscript",
+        "application/vnd.hp-HPGL",
+        "application/x-commodore-basic",
+        "application/x-compress-ttcomp",
+        "application/x-dosexec",
+        "application/x-floppy-image-tc",
+        "application/x-ibm-dsk",
+        "application/x-object",
+        "application/x-tex-tfm",
+        "application/zlib",
+        "audio/mpeg",
+        "audio/x-hx-aac-adts",
+        "audio/x-mp4a-latm",
+        "audio/x-syx",
+        "font/x-amiga-font",
+        "image/g3fax",
+        "image/x-award-bioslogo",
+    }
+)
+_PROGRAM = b"MZ"  # that much of a guess is enough to run
+_SPREAD_OVER = 64 * 1024
+# Chi-squared of 255 degrees of freedom: random bytes exceed it twice in 10^8 files.
+_EVEN = 400
 
 
 class Mime:
@@ -76,8 +104,8 @@ class Mime:
         if self._allowed is None and self._blocked is None and not sample.keyless:
             return self._clean
         mime_type = await self.identify(sample)
-        if sample.keyless and _may_be_ciphertext(mime_type, sample) and not self._blocks(UNKNOWN_TYPE):
-            return self._opaque  # a list of allowed types is about what is inside
+        if sample.keyless and _may_be_ciphertext(mime_type, sample):
+            return self._forbidden if self._blocks(UNKNOWN_TYPE) else self._opaque
         return self._forbidden if self._forbids(mime_type) else self._clean
 
     async def identify(self, sample: Sample) -> str:
@@ -106,8 +134,16 @@ class Mime:
 
 
 def _may_be_ciphertext(mime_type: str, sample: Sample) -> bool:
-    guessed = mime_type in _GUESSES and sample.head(2) != b"MZ"
-    return mime_type == UNKNOWN_TYPE or guessed
+    if mime_type not in _GUESSES:
+        return mime_type == UNKNOWN_TYPE
+    head = sample.head(_SPREAD_OVER)
+    return not head.startswith(_PROGRAM) and _is_even(head)
+
+
+def _is_even(content: bytes) -> bool:
+    """Whether all bytes are about equally frequent; 3 ms for 64 KiB."""
+    squares = sum(count * count for count in Counter(content).values())
+    return squares * 256 / len(content) - len(content) < _EVEN
 
 
 def _is_on(types: Collection[str], mime_type: str) -> bool:

@@ -162,7 +162,7 @@ class Log:
         if event.outcome is Outcome.INFECTED:
             return
         fields = {
-            "mxc": str(event.occasion.ref),
+            "mxc": event.occasion.ref and str(event.occasion.ref),
             "encrypted": event.occasion.encrypted,
             "source": event.occasion.source,
             "verdict": event.outcome.name.lower(),
@@ -207,7 +207,7 @@ class Log:
             "threat": {"indicator": {"type": "file"}},
             "trace": {"id": occasion.request_id},
             "media_scanner": {
-                "mxc": str(occasion.ref),
+                "mxc": occasion.ref and str(occasion.ref),
                 "encrypted": occasion.encrypted,
                 "source": occasion.source,
                 "verdict": verdict.outcome.name.lower(),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from ssl import SSLContext, create_default_context
 from typing import Self
@@ -83,18 +83,26 @@ class Connection:
         `path` stands behind `/_matrix/` and is sent as it is; a `payload` in pieces goes with a
         Content-Length among `headers`, and may be read again. Raises UpstreamSilent or UpstreamFailed.
         """
-        began = time.monotonic()
         url = URL(f"{self._base}/_matrix/{path}", encoded=True)
         own = self.transport.headers_for_homeserver(caller)
         own.update(headers or ())
+        async with self._timed(self._asked(method, url, own, payload)) as response:
+            yield response
+
+    @asynccontextmanager
+    async def elsewhere(self, location: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer of where the homeserver says that media are, if that is listed; raises as `answer`."""
+        url = self._listed(location)
+        async with self._timed(self._asked_elsewhere("GET", url, _MAX_REDIRECTS)) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _timed(
+        self, asked: Coroutine[None, None, aiohttp.ClientResponse]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        began = time.monotonic()
         try:
-            response = await self._request(method, url, own, payload=payload)
-            for _ in range(_MAX_REDIRECTS if method in ("GET", "HEAD") else 0):
-                if response.status not in _REDIRECTS or is_granted(method, response):
-                    break
-                target = self._redirect_target(response)
-                response.close()
-                response = await self._request(method, target, headers_for_others(), tls=self._tls_for_others)
+            response = await asked
         except UpstreamSilent:
             self._publish(UpstreamAnswered("homeserver", "timeout", time.monotonic() - began))
             raise
@@ -109,6 +117,21 @@ class Connection:
                 response.release()
             else:
                 response.close()
+
+    async def _asked(
+        self, method: str, url: URL, headers: CIMultiDict[str], payload: AsyncIterable[bytes] | bytes | None
+    ) -> aiohttp.ClientResponse:
+        response = await self._request(method, url, headers, payload=payload)
+        if method not in ("GET", "HEAD") or not _redirects(method, response):
+            return response
+        return await self._asked_elsewhere(method, self._redirect_target(response), _MAX_REDIRECTS - 1)
+
+    async def _asked_elsewhere(self, method: str, url: URL, redirects: int) -> aiohttp.ClientResponse:
+        """Nothing of the caller goes there; it may redirect so many times itself."""
+        response = await self._request(method, url, headers_for_others(), tls=self._tls_for_others)
+        if not redirects or not _redirects(method, response):
+            return response
+        return await self._asked_elsewhere(method, self._redirect_target(response), redirects - 1)
 
     async def reachable(self) -> bool:
         """Whether the homeserver answers at all; asked every 10 s at most."""
@@ -144,16 +167,19 @@ class Connection:
                 )
 
     def _redirect_target(self, response: aiohttp.ClientResponse) -> URL:
-        location = response.headers.get("Location", "")
-        try:
-            target = urlsplit(location)
-            listed = target.scheme in ("http", "https") and target.netloc in self._redirect_hosts
-            if listed:
-                return URL(location, encoded=True)
-        except ValueError:
-            pass
         response.close()
+        return self._listed(response.headers.get("Location", ""))
+
+    def _listed(self, location: str) -> URL:
+        with suppress(ValueError):
+            target = urlsplit(location)
+            if target.scheme in ("http", "https") and target.netloc in self._redirect_hosts:
+                return URL(location, encoded=True)
         raise UpstreamFailed("the homeserver redirects to a host that is not listed")
+
+
+def _redirects(method: str, response: aiohttp.ClientResponse) -> bool:
+    return response.status in _REDIRECTS and not is_granted(method, response)
 
 
 def _session(transport: Transport) -> aiohttp.ClientSession:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import aiohttp
@@ -21,6 +21,7 @@ from scanner.errors import MediaNotFound, MediaTooLarge, Unavailable, UpstreamFa
 from scanner.events import FlightJoined, Publish, StageTimed
 from scanner.media import Body, BodyWriter, MediaRef
 from scanner.single_flight import SingleFlight
+from scanner.upstream import multipart
 from scanner.upstream.answers import (
     content_type,
     error_code,
@@ -30,9 +31,9 @@ from scanner.upstream.answers import (
     refusal_in,
 )
 from scanner.upstream.connection import Connection, translated
+from scanner.upstream.multipart import MultipartMedia
 from scanner.upstream.transport import Caller
 
-_STEP = 128 * 1024
 _OVERSHOOT = 64 * 1024  # kept beyond the limit at most
 # How long to authorise by GET after a HEAD was refused what a GET then was given.
 _HEAD_DISTRUST = 3600.0
@@ -49,12 +50,34 @@ class Endpoint(StrEnum):
 class MediaRequest:
     """What one caller asks of the homeserver: `paths`, in this order until one knows the media.
 
-    They stand behind `/_matrix/`, percent-encoded; `query` is as it came.
+    They stand behind `/_matrix/`, percent-encoded; `query` is as it came. To another homeserver media are
+    handed out as multipart.
     """
 
     paths: tuple[str, ...]
     caller: Caller
     query: str = ""
+    multipart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Federated:
+    """Media for another homeserver, and the JSON object that goes with them, as it came."""
+
+    body: Body
+    metadata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Incoming:
+    """Media about to be read: `length` bytes at most; `read` gives the next piece, empty at the end."""
+
+    response: aiohttp.ClientResponse
+    content_type: str
+    disposition: str | None
+    read: Callable[[], Awaitable[bytes]]
+    length: int | None
+    metadata: bytes = b""
 
 
 def paths_to(
@@ -75,8 +98,8 @@ class Upstream:
         self._budget = budget
         self._media_size = media_size
         self._publish = publish
-        self._fetches: SingleFlight[MediaRequest, Body] = SingleFlight(
-            dispose=Body.release, joined=lambda: publish(FlightJoined("local"))
+        self._fetches: SingleFlight[MediaRequest, Federated] = SingleFlight(
+            dispose=lambda media: media.body.release(), joined=lambda: publish(FlightJoined("local"))
         )
         self._waiting_for_room: set[MediaRequest] = set()
         self._head_distrusted_until = float("-inf")
@@ -84,16 +107,22 @@ class Upstream:
     @asynccontextmanager
     async def fetch(self, wanted: MediaRequest, deadline: float) -> AsyncIterator[Body]:
         """The media's bytes, valid inside the block. Raises UpstreamError or Unavailable."""
+        async with self.fetch_federated(wanted, deadline) as media:
+            yield media.body
+
+    @asynccontextmanager
+    async def fetch_federated(self, wanted: MediaRequest, deadline: float) -> AsyncIterator[Federated]:
+        """As `fetch`, with what came along."""
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(deadline):
                     flight = self._fetches.join(wanted, lambda: self._fetch(wanted))
-                    body = await stack.enter_async_context(flight)
+                    media = await stack.enter_async_context(flight)
             except TimeoutError:
                 if wanted in self._waiting_for_room:
                     raise Unavailable("too much media under way, try again", "timeout") from None
                 raise UpstreamSilent("the homeserver did not answer in time") from None
-            yield body
+            yield media
 
     async def authorise(self, wanted: MediaRequest, deadline: float) -> None:
         """Return if the homeserver gives this media to this caller; else raise UpstreamError.
@@ -112,28 +141,28 @@ class Upstream:
 
     # -- asking ----------------------------------------------------------------------------------
 
-    async def _fetch(self, wanted: MediaRequest) -> Body:
+    async def _fetch(self, wanted: MediaRequest) -> Federated:
         began = time.monotonic()
-        body = await self._fetched(wanted)
+        media = await self._fetched(wanted)
         self._publish(StageTimed("fetch", time.monotonic() - began))
-        return body
+        return media
 
-    async def _fetched(self, wanted: MediaRequest) -> Body:
+    async def _fetched(self, wanted: MediaRequest) -> Federated:
         """Room is reserved once, when the length is known.
 
         A response that would have to wait for room is let go, and asked for again when there is some: up
         to a megabyte of it may have arrived, which nobody has accounted for.
         """
-        async with self._first_found("GET", wanted) as response:
-            size = self._size(response)
+        async with self._incoming(wanted) as media:
+            size = self._size(media)
             room = self._budget.share_for(size).reserve_at_once(size, wanted.caller.name)
             if room is not None:
-                return await self._read(response, room)
+                return await self._read(media, room)
         room = await self._turn(size, wanted)
         try:
-            async with self._first_found("GET", wanted) as response:
-                self._check_room(response, size)
-                return await self._read(response, room)
+            async with self._incoming(wanted) as media:
+                self._check_room(media, size)
+                return await self._read(media, room)
         except BaseException:
             room.close()
             raise
@@ -175,58 +204,91 @@ class Upstream:
                 raise problem(await refusal_in(response), with_token=with_token)
             yield response
 
+    @asynccontextmanager
+    async def _incoming(self, wanted: MediaRequest) -> AsyncIterator[_Incoming]:
+        async with self._first_found("GET", wanted) as response:
+            if not wanted.multipart:
+                yield _plain(response)
+                return
+            part = await self._media_part(response)
+            if part.location is None:
+                yield self._part_of(response, part)
+                return
+        async with self._connection.elsewhere(part.location) as response:
+            if response.status != 200:
+                raise UpstreamFailed("the homeserver failed to hand out the media")
+            yield replace(_plain(response), metadata=part.metadata)
+
+    async def _media_part(self, response: aiohttp.ClientResponse) -> MultipartMedia:
+        content_type(response)
+        self._check_length(response.content_length, multipart.FRAMING)
+        with _breaks_noticed(response), translated():
+            async with asyncio.timeout(self._timers.idle):
+                return await multipart.opened(response)
+
+    def _part_of(self, response: aiohttp.ClientResponse, part: MultipartMedia) -> _Incoming:
+        whole = response.content_length
+        length = None if whole is None else min(whole, self._media_size)
+        return _Incoming(response, part.content_type, part.disposition, part.read, length, part.metadata)
+
     # -- reading ---------------------------------------------------------------------------------
 
-    def _size(self, response: aiohttp.ClientResponse) -> int:
-        """The length that is declared; else the most that there may be."""
-        declared = response.content_length
-        if declared is not None and declared > self._media_size:
-            raise self._too_large()
-        return self._media_size if declared is None else declared
+    def _size(self, media: _Incoming) -> int:
+        """The most that there may be."""
+        self._check_length(media.length)
+        return self._media_size if media.length is None else media.length
 
-    def _check_room(self, response: aiohttp.ClientResponse, size: int) -> None:
-        if self._size(response) > size:
+    def _check_length(self, declared: int | None, besides: int = 0) -> None:
+        if declared is not None and declared > self._media_size + besides:
+            raise self._too_large()
+
+    def _check_room(self, media: _Incoming, size: int) -> None:
+        if self._size(media) > size:
             raise UpstreamFailed("the homeserver first announced a shorter body")
 
-    async def _read(self, response: aiohttp.ClientResponse, room: Reservation) -> Body:
+    async def _read(self, media: _Incoming, room: Reservation) -> Federated:
         writer = BodyWriter(room)
         try:
-            declared = content_type(response)
-            await self._read_into(writer, response)
-            return writer.seal(declared, response.headers.get("Content-Disposition"))
+            with _breaks_noticed(media.response):
+                await self._read_in_time(writer, media)
+            return Federated(writer.seal(media.content_type, media.disposition), media.metadata)
         except BaseException:
             writer.discard()
             raise
 
-    async def _read_into(self, writer: BodyWriter, response: aiohttp.ClientResponse) -> None:
-        try:
-            await self._read_in_time(writer, response)
-        except UpstreamSilent:
-            # aiohttp hangs up when framing breaks in the middle of a body, and tells its reader nothing.
-            if response.connection is None or response.connection.transport is None:
-                raise UpstreamFailed("the homeserver broke off or sent bad framing") from None
-            raise
-
-    async def _read_in_time(self, writer: BodyWriter, response: aiohttp.ClientResponse) -> None:
+    async def _read_in_time(self, writer: BodyWriter, media: _Incoming) -> None:
         now = asyncio.get_running_loop().time
         end = now() + self._timers.total
         with translated():
             async with asyncio.timeout(self._timers.idle) as limit:
-                async for piece in response.content.iter_any():
+                while piece := await media.read():
                     room = self._media_size - writer.size
                     if len(piece) > room:
                         writer.write(memoryview(piece)[: room + _OVERSHOOT])
                         raise self._too_large()
-                    await _write(writer, piece)
+                    await writer.write_in_steps(piece)
                     limit.reschedule(min(now() + self._timers.idle, end))
 
     def _too_large(self) -> MediaTooLarge:
         return MediaTooLarge(f"the media is larger than {self._media_size} bytes")
 
 
-async def _write(writer: BodyWriter, piece: bytes) -> None:
-    """In steps: a fast homeserver's piece can be large enough to hold the event loop."""
-    for offset in range(0, len(piece), _STEP):
-        if offset:
-            await asyncio.sleep(0)
-        writer.write(memoryview(piece)[offset : offset + _STEP])
+def _plain(response: aiohttp.ClientResponse) -> _Incoming:
+    return _Incoming(
+        response,
+        content_type(response),
+        response.headers.get("Content-Disposition"),
+        response.content.readany,
+        response.content_length,
+    )
+
+
+@contextmanager
+def _breaks_noticed(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """Where framing breaks in the middle of a body, aiohttp hangs up and tells its reader nothing."""
+    try:
+        yield
+    except UpstreamSilent:
+        if response.connection is None or response.connection.transport is None:
+            raise UpstreamFailed("the homeserver broke off or sent bad framing") from None
+        raise

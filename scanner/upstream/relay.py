@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scanner.errors import AccessDenied, UpstreamError, UpstreamSilent
+from scanner.errors import AccessDenied, Refusal, Throttled, UpstreamError, UpstreamFailed, UpstreamSilent
 from scanner.media import Body
 from scanner.upstream.answers import error_code, is_unknown_there, json_in, problem, refusal_in
 from scanner.upstream.connection import Connection, translated
@@ -89,13 +89,21 @@ class Relay:
                 ) as response,
             ):
                 if response.status != 200:
-                    refusal = await refusal_in(response)
-                    raise problem(refusal, with_token=errand.caller.authorization is not None)
+                    raise _refused(errand, await refusal_in(response))
                 with translated():
-                    async with asyncio.timeout(self._connection.timers.total):
+                    async with asyncio.timeout(self._connection.timers.idle):  # it is short, and was ready
                         return await json_in(response, _MOST)
         except TimeoutError:
             raise UpstreamSilent("the homeserver did not answer in time") from None
+
+
+def _refused(errand: Errand, refusal: Refusal) -> UpstreamError:
+    """What no word of Matrix explains is not about media: a proxy before the homeserver may have said it."""
+    error = problem(refusal, with_token=errand.caller.authorization is not None)
+    if not refusal.content and not isinstance(error, AccessDenied | Throttled):
+        error = UpstreamFailed("the homeserver refused the request or failed")
+        error.refusal = refusal
+    return error
 
 
 class _Pieces:
@@ -106,4 +114,6 @@ class _Pieces:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for offset in range(0, self._body.size, _PIECE):
+            if offset:
+                await asyncio.sleep(0)  # a homeserver that takes everything at once leaves no pause
             yield self._body.read(offset, _PIECE)

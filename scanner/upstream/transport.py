@@ -13,6 +13,7 @@ from ssl import SSLContext
 from multidict import CIMultiDict, MultiMapping
 
 from scanner.errors import MalformedRequest
+from scanner.upstream.signature import signing_server
 
 _OWN_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "matrix-media-scanner", "Accept": "*/*"}
 
@@ -33,8 +34,8 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """Whose turn it is in a queue; may be a token."""
-        return self.authorization or self.address or ""
+        """Whose turn it is in a queue; may be a token. Homeservers sign each request anew."""
+        return signing_server(self.authorization) or self.authorization or self.address or ""
 
 
 _OURSELVES = Caller()

@@ -7,29 +7,19 @@ caller: by the fetch, or by `Upstream.authorise`.
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Callable
 from functools import partial
 
-from scanner.crypto.attachment import AttachmentKey
-from scanner.crypto.pk import ServerKeys
-from scanner.errors import InvalidMedia, MalformedRequest
 from scanner.events import Source
 from scanner.media import Body, MediaRef, Sample
 from scanner.upstream.fetch import Endpoint, MediaRequest, Upstream, paths_to
 from scanner.verdict import Decision
 from scanner.web import wire
 from scanner.web.dialects import SCANNER
+from scanner.web.encryption_info import located_attachment, off_loop_if_large
 from scanner.web.inspection import Inquiry, Inspector
 from scanner.web.paths import filename_in, ref_in
 from scanner.web.request import Request
 from scanner.web.wire import Answer
-
-# Opening and parsing more than this would hold the event loop for milliseconds.
-_INLINE_BODY = 64 * 1024
-# The parser holds the interpreter, in a thread as well: 25 ms for a megabyte of commas. No client sends 50.
-_MAX_COMMAS = 10_000
 
 
 class ContentScanner:
@@ -73,10 +63,10 @@ class ContentScanner:
         inquiry = self._inspector.inquiry(request, source)
         terms = inquiry.terms
         raw = await request.body()
-        request.ref, key = await _off_loop_if_large(raw, partial(_parse, keys=terms.keys))
-        inquiry.key = key
-        wanted = _wanted(request, Endpoint.DOWNLOAD, request.ref)
-        known = await terms.pipeline.recall(request.ref, key.secret_material())
+        ref, key = await off_loop_if_large(raw, partial(located_attachment, keys=terms.keys))
+        request.ref, inquiry.key = ref, key
+        wanted = _wanted(request, Endpoint.DOWNLOAD, ref)
+        known = await terms.pipeline.recall(ref, key.secret_material())
         if known is not None and (source is Source.SCAN or not terms.policy.decide(known).deliver):
             await self._upstream.authorise(wanted, request.deadline)
             return _answer(inquiry, self._inspector.settle(inquiry, known, None), None)
@@ -99,41 +89,3 @@ def _wanted(request: Request, endpoint: Endpoint, ref: MediaRef) -> MediaRequest
     filename = filename_in(request.segments)
     paths = paths_to(endpoint, ref, filename, authenticated=bool(caller.authorization))
     return MediaRequest(paths, caller, request.query)
-
-
-def _parse(raw: bytes, keys: ServerKeys) -> tuple[MediaRef, AttachmentKey]:
-    content = _json_object(raw)
-    if content.get("encrypted_body") is not None:
-        content = _json_object(keys.open(content["encrypted_body"]))
-    file = content.get("file")
-    key = AttachmentKey.parse(file)
-    url = file.get("url") if isinstance(file, dict) else None
-    if not isinstance(url, str):
-        raise MalformedRequest("file.url must be a string")
-    try:
-        return MediaRef.from_mxc(url), key
-    except InvalidMedia:
-        raise MalformedRequest("file.url must be a valid mxc:// URI") from None
-
-
-async def _off_loop_if_large(
-    raw: bytes, parse: Callable[[bytes], tuple[MediaRef, AttachmentKey]]
-) -> tuple[MediaRef, AttachmentKey]:
-    return parse(raw) if len(raw) <= _INLINE_BODY else await asyncio.to_thread(parse, raw)
-
-
-def _json_object(raw: bytes) -> dict[str, object]:
-    """Strict JSON in UTF-8; `from None` because the library's errors quote what they could not read."""
-    if raw.count(b",") > _MAX_COMMAS:
-        raise MalformedRequest("the request body has too many members")
-    try:
-        content = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise MalformedRequest("the request body is not JSON") from None
-    if not isinstance(content, dict):
-        raise MalformedRequest("the request body is not a JSON object")
-    return content
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(name)

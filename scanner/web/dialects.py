@@ -19,6 +19,7 @@ from scanner.errors import (
     MediaNotFound,
     MediaTooLarge,
     NotYetUploaded,
+    Refusal,
     RequestTooLarge,
     RequestTooSlow,
     ScannerError,
@@ -152,6 +153,10 @@ _MATRIX_REFUSALS: Mapping[type[ScannerError], tuple[int, str]] = {
 }
 
 
+# What the homeserver, or a proxy before it, refused without a word of Matrix.
+_UNNAMED: Mapping[int, str] = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 413: "M_TOO_LARGE"}
+
+
 class MatrixDialect:
     """`errcode` and `error`."""
 
@@ -160,13 +165,12 @@ class MatrixDialect:
     def refusal(self, error: ScannerError, language: Language) -> Answer:
         said = error.refusal if isinstance(error, UpstreamError) else None
         if said is not None and said.content and 400 <= said.status < 600:
-            answer = json_answer(said.content, said.status, said.content["errcode"])
-            if said.retry_after is not None:
-                answer.headers["Retry-After"] = str(said.retry_after)
-            return answer
+            return _with_retry_after(json_answer(said.content, said.status, said.content["errcode"]), said)
         status, code = _MATRIX_REFUSALS[type(error)]
         if isinstance(error, AccessDenied):
             code = error.code
+        elif isinstance(error, UpstreamFailed) and said is not None and 400 <= said.status < 500:
+            status, code = said.status, _UNNAMED.get(said.status, "M_UNKNOWN")
         return _with_retry_after(_errcode(status, code, texts.in_language(error.info, language)), error)
 
     def withheld(self, decision: Decision, language: Language) -> Answer:
@@ -176,6 +180,32 @@ class MatrixDialect:
 
     def crashed(self, language: Language) -> Answer:
         return _errcode(500, "M_UNKNOWN", texts.in_language(texts.CRASHED, language))
+
+
+class FederationDialect(MatrixDialect):
+    """What we refuse, and not the homeserver itself, is 4xx, though not 401 or 429.
+
+    Synapse takes anything else for our whole server being down, and sends it nothing for ten minutes or more.
+    """
+
+    def refusal(self, error: ScannerError, language: Language) -> Answer:
+        answer = super().refusal(error, language)
+        said = error.refusal if isinstance(error, UpstreamError) else None
+        if said is not None and said.content:
+            return answer
+        return _for_this_media_alone(answer, 413 if isinstance(error, MediaTooLarge) else 403)
+
+    def withheld(self, decision: Decision, language: Language) -> Answer:
+        return _for_this_media_alone(super().withheld(decision, language), 403)
+
+    def crashed(self, language: Language) -> Answer:
+        return _for_this_media_alone(super().crashed(language), 403)
+
+
+def _for_this_media_alone(answer: Answer, status: int) -> Answer:
+    if answer.status >= 500 or answer.status in (401, 429):
+        answer.status = status
+    return answer
 
 
 def unrecognized(status: int, error: str) -> Answer:
@@ -197,8 +227,8 @@ def _errcode(status: int, code: str, error: str) -> Answer:
 # -- both ----------------------------------------------------------------------------------------
 
 
-def _with_retry_after(answer: Answer, error: ScannerError) -> Answer:
-    seconds = getattr(error, "retry_after", None)
+def _with_retry_after(answer: Answer, cause: ScannerError | Refusal) -> Answer:
+    seconds = getattr(cause, "retry_after", None)
     if seconds is not None:
         answer.headers["Retry-After"] = str(seconds)
     return answer
@@ -212,3 +242,4 @@ def _retried_if_failed(answer: Answer, decision: Decision) -> Answer:
 
 SCANNER = ScannerDialect()
 MATRIX = MatrixDialect()
+FEDERATION = FederationDialect()

@@ -5,7 +5,7 @@ Ciphertext carries no key here. It skips no engine; what is opaque is the policy
 
 from __future__ import annotations
 
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from scanner.events import Source
 from scanner.media import Body, Sample
@@ -21,6 +21,8 @@ from scanner.web.wire import Answer, json_answer
 # Ours to wait for media that are not uploaded yet; clients may ask for any time.
 _LONGEST_WAIT = 20_000
 _LIMIT = "m.upload.size"
+# As Synapse has it: the frozen places still hand out old media to everybody.
+_NOT_FOR_CRAWLERS = {"X-Robots-Tag": "noindex, nofollow, noarchive, noimageindex"}
 
 
 class HomeserverMedia:
@@ -70,9 +72,9 @@ class HomeserverMedia:
 def _delivered(request: Request, body: Body) -> Answer:
     """The media, or that the caller has them already: If-None-Match is ours to answer, after the verdict."""
     etag = f'"{body.sha256.hex()[:32]}"'
-    known = request.http.headers.get("If-None-Match", "")
+    known = ",".join(request.http.headers.getall("If-None-Match", []))
     answer = wire.media(body)
-    answer.headers["ETag"] = etag
+    answer.headers.update({"ETag": etag, **_NOT_FOR_CRAWLERS})
     if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
         return wire.not_modified(answer)
     return answer
@@ -83,8 +85,16 @@ def _understood(query: str) -> str:
     parameters = []
     for parameter in filter(None, query.split("&")):
         name, _, value = parameter.partition("=")
-        if unquote(name) == "timeout_ms" and value.isascii() and value.isdigit():
-            parameters.append(f"timeout_ms={min(int(value[:9]), _LONGEST_WAIT)}")
+        if unquote(name) == "timeout_ms":
+            parameters.append(f"{name}={_waited(value)}")
         elif unquote(name) != "allow_redirect":
             parameters.append(parameter)
     return "&".join(parameters)
+
+
+def _waited(value: str) -> str:
+    """As Synapse reads a number; what is none is the homeserver's to refuse."""
+    try:
+        return str(min(int(unquote_plus(value)), _LONGEST_WAIT))
+    except ValueError:
+        return value

@@ -48,6 +48,11 @@ class Request:
         self.deadline = asyncio.get_running_loop().time() + self.timeout
 
     @property
+    def raw_query(self) -> str:
+        """Byte for byte: `query` has no token, and that may be enough to break a signature."""
+        return self.http.raw_path.partition("?")[2]
+
+    @property
     def caller(self) -> Caller:
         """As the homeserver is told of him. Raises MalformedRequest."""
         return Caller(self.authorization, self.client_ip, self.forwarded(self.http.headers))

@@ -14,10 +14,13 @@ from urllib.parse import unquote
 
 from scanner.errors import InvalidMedia
 from scanner.web.content_scanner import ContentScanner
-from scanner.web.dialects import MATRIX, SCANNER, Dialect
+from scanner.web.dialects import FEDERATION, MATRIX, SCANNER, Dialect
+from scanner.web.federation import Federation
 from scanner.web.homeserver import HomeserverMedia
+from scanner.web.inspect import Inspect
 from scanner.web.operations import Operations
 from scanner.web.request import Request
+from scanner.web.scan_file import ScanFile
 from scanner.web.uploads import Uploads
 from scanner.web.wire import Answer
 
@@ -70,6 +73,7 @@ _SCANNER = (
     ("POST", f"{API}/download_encrypted", ContentScanner.download_encrypted),
     *(("GET", f"{API}/{name}", _names_no_media) for name in _MEDIA_ROUTES),
 )
+_SCAN_FILE = (("POST", f"{API}/scan_file", ScanFile.scan_file),)
 
 # Where Synapse has media, the frozen places (spec v1.11) included.
 _FROZEN = ("v3", "r0", "v1")
@@ -95,6 +99,10 @@ _DOWNLOADS: _Rows = tuple(
         ("preview_url", HomeserverMedia.preview_url),
     )
 )
+_FEDERATION = (
+    ("GET", "/_matrix/federation/v1/media/download/{media}", Federation.download),
+    ("GET", "/_matrix/federation/v1/media/thumbnail/{media}", Federation.thumbnail),
+)
 _HEALTH = (
     ("GET", "/health/live", Operations.live),
     ("GET", "/health/ready", Operations.ready_without_reasons),
@@ -104,28 +112,54 @@ _OPERATIONS = (
     ("GET", "/health/ready", Operations.ready),
     ("GET", "/metrics", Operations.metrics),
 )
+_INSPECT = (("POST", "/_media_scanner/v1/inspect", Inspect.inspect),)
 ROUTES = tuple(
-    (method, template) for method, template, _ in (*_SCANNER, *_UPLOADS, *_DOWNLOADS, *_OPERATIONS)
+    (method, template)
+    for method, template, _ in (
+        *_SCANNER,
+        *_SCAN_FILE,
+        *_UPLOADS,
+        *_DOWNLOADS,
+        *_FEDERATION,
+        *_OPERATIONS,
+        *_INSPECT,
+    )
 )
 
 
 def public_routes(
-    api: ContentScanner, uploads: Uploads, media: HomeserverMedia, operations: Operations
+    api: ContentScanner,
+    scan_file: ScanFile,
+    uploads: Uploads,
+    media: HomeserverMedia,
+    federation: Federation,
+    operations: Operations,
 ) -> tuple[Route, ...]:
     """The public listener: scanner API, the homeserver's media routes, and whether we are alive and ready."""
     return (
         *(Route(method, template, partial(answer, api)) for method, template, answer in _SCANNER),
+        *(Route(method, template, partial(answer, scan_file)) for method, template, answer in _SCAN_FILE),
         *(Route(method, template, partial(answer, uploads), MATRIX) for method, template, answer in _UPLOADS),
         *(Route(method, template, partial(answer, media), MATRIX) for method, template, answer in _DOWNLOADS),
+        *(
+            Route(method, template, partial(answer, federation), FEDERATION)
+            for method, template, answer in _FEDERATION
+        ),
         *(Route(method, template, partial(answer, operations)) for method, template, answer in _HEALTH),
     )
 
 
-def operations_routes(operations: Operations) -> tuple[Route, ...]:
-    """The operations listener: for the operator's network only."""
-    return tuple(
+def operations_routes(operations: Operations, inspect: Inspect | None = None) -> tuple[Route, ...]:
+    """The operations listener: for the operator's network only. Without its secret `inspect` is not there."""
+    routes = tuple(
         Route(method, template, partial(answer, operations)) for method, template, answer in _OPERATIONS
     )
+    if inspect is None:
+        return routes
+    inspections = (
+        Route(method, template, partial(answer, inspect), MATRIX) for method, template, answer in _INSPECT
+    )
+    return (*routes, *inspections)
 
 
 class Router:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from multidict import MultiMapping
 
 from scanner.errors import (
@@ -41,14 +41,14 @@ Networks = Sequence[IPv4Network | IPv6Network]
 _HEAD_TIMEOUT = 10.0
 _KEEPALIVE = 75.0
 _LARGE_BODIES = 16  # requests with a body larger than any client's that are read at once
-_DISCARD = 5.0  # seconds of reading what is left of a refused request's body
+_READ_BUFFER = 64 * 1024  # twice as much, and one read, is held of a body that nobody has made room for yet
 UNKNOWN_ROUTE = "unknown"
 
 
 class _Connection(web.RequestHandler):
     """One connection: a head must be complete within 10 s; what is no HTTP is answered without an echo."""
 
-    __slots__ = ("_head_timer", "_publish", "_site")
+    __slots__ = ("_closes_later", "_head_timer", "_publish", "_site")
 
     def __init__(
         self, site: Site, publish: Publish, server: web.Server, loop: asyncio.AbstractEventLoop
@@ -59,11 +59,13 @@ class _Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # the log is a sink of events
             auto_decompress=False,
             keepalive_timeout=_KEEPALIVE,
-            lingering_time=_DISCARD,
+            lingering_time=0,  # `wire.discard`
+            read_bufsize=_READ_BUFFER,
         )
         self._site = site
         self._publish = publish
         self._head_timer: asyncio.TimerHandle | None = None
+        self._closes_later = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -75,6 +77,12 @@ class _Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        body = self._unfinished_body()
+        if body is not None and self._messages:
+            # Nothing can follow half a body but bad framing, of which aiohttp tells its reader nothing.
+            body.set_exception(web.RequestPayloadError("bad framing"))
+        if body is None and self._closes_later:
+            self.close()
         if self._waits_for_head():
             if self._head_timer is None:
                 self._head_timer = self._loop.call_later(_HEAD_TIMEOUT, self._head_overdue)
@@ -82,11 +90,22 @@ class _Connection(web.RequestHandler):
             self._stop_head_timer()
 
     def close(self) -> None:
-        """An idle connection would stay open, and deaf, until the last request on another has ended."""
+        """An idle connection would stay open, and deaf, until the last request on another has ended.
+
+        Deaf as it is from now on, it must have got the rest of an upload first.
+        """
+        if self._unfinished_body() is not None:
+            self._closes_later = True
+            return
         idle = self._waiter is not None and not self._waiter.done()
         super().close()
         if idle:
             self.force_close()
+
+    def _unfinished_body(self) -> StreamReader | None:
+        """Of the request that is being answered, while more of it may come."""
+        request = self._current_request
+        return None if request is None or request.content.is_eof() else request.content
 
     def _waits_for_head(self) -> bool:
         return not self._messages and self._current_request is None
@@ -211,6 +230,7 @@ class Site:
                 request.ref if request is not None else None,
             )
         )
+        await wire.discard(http)
         return response
 
     async def _answer(self, http: web.BaseRequest) -> tuple[Request | None, str, Answer]:

@@ -89,6 +89,7 @@ FRENCH: Mapping[str, str] = {
     "the homeserver asks you to slow down": "trop de demandes au serveur d'accueil, réessayez plus tard",
     "the media has not been uploaded yet": "le fichier n'a pas encore été envoyé",
     "the homeserver did not answer in time": "le serveur d'accueil n'a pas répondu à temps",
+    "the homeserver refused the request or failed": "le serveur d'accueil a refusé la demande ou a échoué",
     "the homeserver failed to hand out the media": "le serveur d'accueil n'a pas pu fournir le fichier",
     "the homeserver could not be reached or broke off": (
         "le serveur d'accueil est injoignable ou a interrompu la connexion"
@@ -104,6 +105,9 @@ FRENCH: Mapping[str, str] = {
     ),
     "the homeserver sent two Content-Types": "le serveur d'accueil a envoyé deux en-têtes Content-Type",
     "the homeserver sent an encoded body": "le serveur d'accueil a envoyé un contenu encodé",
+    "the homeserver sent media in a form that it must not have": (
+        "le serveur d'accueil a envoyé le fichier sous une forme non valide"
+    ),
     "the homeserver's answer is too long": "la réponse du serveur d'accueil est trop longue",
     "the homeserver's answer is no JSON object": "la réponse du serveur d'accueil n'est pas un objet JSON",
     # what the caller sent
@@ -116,6 +120,9 @@ FRENCH: Mapping[str, str] = {
     ),
     "an access token is needed": "un jeton d'accès est nécessaire",
     "more than one Authorization header": "plusieurs en-têtes Authorization",
+    "the Content-Type has characters that cannot be forwarded": (
+        "l'en-tête Content-Type contient des caractères qui ne peuvent pas être transmis"
+    ),
     "the access token has characters that no token can have": (
         "le jeton d'accès contient des caractères interdits dans un jeton"
     ),
@@ -128,10 +135,30 @@ FRENCH: Mapping[str, str] = {
     "the request body came too slowly, try again": (
         "le corps de la requête est arrivé trop lentement, réessayez"
     ),
+    "the request body must be multipart/form-data, with a boundary": (
+        "le corps de la requête doit être de type multipart/form-data, avec un paramètre boundary"
+    ),
+    "the form is malformed, or breaks off": "le formulaire est mal formé ou interrompu",
+    "the form must have one file, and at most its encryption info beside it": (
+        "le formulaire doit contenir un seul fichier et tout au plus ses informations de chiffrement"
+    ),
+    "no part of the form may have an encoding": "aucune partie du formulaire ne doit être encodée",
+    "the encryption info is over 1 MiB": "les informations de chiffrement dépassent 1 Mio",
     "the upload must not have a Content-Encoding": "l'envoi ne doit pas avoir d'en-tête Content-Encoding",
     "the request body has too many members": "le corps de la requête contient trop d'éléments",
     "the request body is not JSON": "le corps de la requête n'est pas du JSON",
     "the request body is not a JSON object": "le corps de la requête n'est pas un objet JSON",
+    "sha256 must be 64 hexadecimal digits": "sha256 doit compter 64 chiffres hexadécimaux",
+    "size must be a number of bytes": "size doit être un nombre d'octets",
+    "purpose must be upload, download or file": "purpose doit être upload, download ou file",
+    "mxc must be a valid mxc:// URI": "mxc doit être une URI mxc:// valide",
+    "the bytes are not those of sha256 and size": "les octets ne sont pas ceux de sha256 et size",
+    "the secret in server.inspect_secret_file is needed": (
+        "le secret de server.inspect_secret_file est nécessaire"
+    ),
+    "this is not the secret in server.inspect_secret_file": (
+        "ce n'est pas le secret de server.inspect_secret_file"
+    ),
     "file.url must be a string": "file.url doit être une chaîne de caractères",
     "file.url must be a valid mxc:// URI": "file.url doit être une URI mxc:// valide",
     "file.key.key_ops must be strings, encrypt and decrypt among them": (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from scanner.admission import Share
-from scanner.errors import InvalidMedia, UnsupportedEncoding
+from scanner.errors import InvalidMedia, MalformedRequest, UnsupportedEncoding
 from scanner.events import Source
 from scanner.media import MediaRef, Sample
 from scanner.upstream.relay import Errand, Relay
@@ -29,7 +30,9 @@ class Uploads:
     async def create(self, request: Request) -> Answer:
         """A media ID to upload to later."""
         errand = Errand("POST", "media/v1/create", request.caller, request.query)
-        return json_answer(await self._relay.ask(errand, request.deadline))
+        created = await self._relay.ask(errand, request.deadline)
+        request.ref = _ref_in(created)
+        return json_answer(created)
 
     async def upload(self, request: Request, version: str) -> Answer:
         """New media, under an ID of the homeserver's choice."""
@@ -44,9 +47,7 @@ class Uploads:
         return await self._forward(request, Errand("PUT", path, request.caller, request.query))
 
     async def _forward(self, request: Request, errand: Errand) -> Answer:
-        headers = request.http.headers
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise UnsupportedEncoding("the upload must not have a Content-Encoding")
+        content_type = _content_type(request)
         inquiry = self._inspector.inquiry(request, Source.UPLOAD, upload=True)
         body = await receive(request, self._share, await self._largest(errand, request.deadline))
         try:
@@ -54,10 +55,10 @@ class Uploads:
             decision = await self._inspector.judge(inquiry, Sample(body, keyless=True))
             if not decision.deliver:
                 return MATRIX.withheld(decision, request.language)
-            stored = await self._relay.store(errand, body, headers.get("Content-Type"), request.deadline)
+            stored = await self._relay.store(errand, body, content_type, request.deadline)
         finally:
             body.release()
-        request.ref = request.ref or _stored_as(stored)
+        request.ref = request.ref or _ref_in(stored)
         return json_answer(stored)
 
     async def _largest(self, errand: Errand, deadline: float) -> int:
@@ -66,9 +67,21 @@ class Uploads:
         return self._media_size if limit is None else min(limit, self._media_size)
 
 
-def _stored_as(stored: dict[str, Any]) -> MediaRef | None:
-    """For the audit: which media the upload became."""
+def _content_type(request: Request) -> str | None:
+    """As the homeserver is told. Raises UnsupportedEncoding or MalformedRequest."""
+    headers = request.http.headers
+    encodings = headers.getall("Content-Encoding", [])
+    if any(encoding.strip().lower() != "identity" for encoding in encodings):
+        raise UnsupportedEncoding("the upload must not have a Content-Encoding")
+    declared = headers.get("Content-Type")  # aiohttp takes no second one
+    if declared is not None and not (declared.isascii() and declared.isprintable()):
+        raise MalformedRequest("the Content-Type has characters that cannot be forwarded")
+    return declared
+
+
+def _ref_in(answer: Mapping[str, Any]) -> MediaRef | None:
+    """For the audit: which media the homeserver speaks of."""
     try:
-        return MediaRef.from_mxc(str(stored.get("content_uri")))
+        return MediaRef.from_mxc(str(answer.get("content_uri")))
     except InvalidMedia:
         return None

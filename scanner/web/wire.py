@@ -14,7 +14,7 @@ import sys
 import termios
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
@@ -181,6 +181,9 @@ def complete(answer: Answer) -> web.Response:
 
 _PIECE = 128 * 1024
 _LOOK = 0.5  # seconds between two looks at how a reader gets on
+# Bytes and seconds.
+_DISCARDED = 64 * 1024 * 1024
+_DISCARDING = 5.0
 
 
 async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.StreamResponse:
@@ -188,6 +191,8 @@ async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.St
     response = _Response(status=answer.status, headers={**COMMON_HEADERS, **answer.headers})
     if answer.status not in (204, 304):
         response.content_length = answer.size
+    if "Expect" in request.headers and not request.content.is_eof():
+        response.force_close()  # who was not told to go on might send a request where we expect a body
     writer = await response.prepare(request)
     with _watched(request, answer, stall) as reader:
         # A body after a HEAD would be taken for the next response (facts/python.md).
@@ -202,6 +207,15 @@ async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.St
         if writer is not None:
             await writer.drain()  # what waits here counts, too, or a client could pile up answers
     return response
+
+
+async def discard(request: web.BaseRequest) -> None:
+    """Read what is left of a refused body, up to a point: else its sender sees a reset and no answer."""
+    left = _DISCARDED
+    with suppress(TimeoutError, web.RequestPayloadError):
+        async with asyncio.timeout(_DISCARDING):
+            while left > 0 and (piece := await request.content.readany()):
+                left -= len(piece)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ def test_every_named_file_is_opened(tmp_path: Path) -> None:
         assert said == f"crypto.{key}: {tmp_path}/absent: No such file or directory"
 
 
+def test_the_secret_of_the_inspection_route_is_opened(tmp_path: Path) -> None:
+    said = refused(media_scanner("check-config", MEDIA_SCANNER__SERVER__INSPECT_SECRET_FILE=str(tmp_path)))
+    assert said == f"server.inspect_secret_file: {tmp_path}: Is a directory"
+
+
 def test_secret_that_was_rotated_away_is_opened(tmp_path: Path) -> None:
     secret, retired = tmp_path / "secret", tmp_path / "secret.retired-20260101T000000Z"
     secret.write_text(generate_secret())

@@ -327,6 +327,10 @@ def test_nothing_is_called_clean_that_a_killed_clamd_did_not_scan_and_a_second_r
 # -- the embedded clamd --------------------------------------------------------------------------
 
 
+# A checkout there would be gone with the /tmp that these tests replace.
+CHECKOUT_IN_TMP = ROOT.relative_to("/tmp") if ROOT.is_relative_to("/tmp") else None
+
+
 @dataclass(frozen=True)
 class Machine:
     """Files of a test, and a launcher of programs to which /tmp and /var/lib/clamav are its own."""
@@ -343,21 +347,33 @@ class Machine:
 
     @property
     def launcher(self) -> list[str]:
-        mounts = 'mount --bind "$1" /var/lib/clamav && mount --bind "$2" /tmp && shift 2 && exec "$@"'
+        mounts = 'mount --bind "$1" /var/lib/clamav && mount --rbind "$2" /tmp && shift 2 && exec "$@"'
+        if CHECKOUT_IN_TMP is not None:
+            mounts = f"mount --bind {ROOT} {self.temporary / CHECKOUT_IN_TMP} && {mounts}"
         return ["unshare", "--mount", "sh", "-c", mounts, "sh", str(self.database), str(self.temporary)]
 
+    def make(self) -> None:
+        """Open to other users."""
+        for path, mode in ((self.directory, 0o755), (self.database, 0o755), (self.temporary, 0o1777)):
+            path.mkdir(exist_ok=True)
+            path.chmod(mode)
+        if CHECKOUT_IN_TMP is not None:
+            (self.temporary / CHECKOUT_IN_TMP).mkdir(parents=True)
+
+    def in_tmp(self) -> list[Path]:
+        ours = CHECKOUT_IN_TMP.parts[:1] if CHECKOUT_IN_TMP is not None else ()
+        return [path for path in self.temporary.iterdir() if path.name not in ours]
+
     def leftovers(self) -> list[Path]:
-        return [*self.temporary.iterdir(), *self.database.glob("*/*")]
+        return [*self.in_tmp(), *self.database.glob("*/*")]
 
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    """Outside /tmp, and open to other users."""
+    """Outside /tmp."""
     directory = Path(tempfile.mkdtemp(prefix="scan-", dir="/var/tmp"))
     machine = Machine(directory)
-    for path, mode in ((directory, 0o755), (machine.database, 0o755), (machine.temporary, 0o1777)):
-        path.mkdir(exist_ok=True)
-        path.chmod(mode)
+    machine.make()
     (directory / "folder").mkdir()
     (directory / "folder" / "eicar").write_bytes(EICAR)
     yield machine
@@ -391,7 +407,7 @@ def test_the_clamd_of_the_running_service_is_used_and_left_alone(machine: Machin
         assert said[0] == "Using the clamd of the service that runs here, in /var/lib/clamav/media-scanner."
         assert said[1].startswith("TEST SIGNATURES: ")
         assert clamds_of(machine.database) == before
-        assert not list(machine.temporary.iterdir())
+        assert not machine.in_tmp()
     assert clamds_of(machine.database) == []
 
 
@@ -420,7 +436,7 @@ def test_a_service_that_is_closed_to_us_is_said_to_be_and_left_alone(machine: Ma
     said = done.stderr.decode().splitlines()
     assert said[0].startswith("/var/lib/clamav/media-scanner is closed to this user")
     assert said[1].startswith("Starting a clamd")
-    assert not list(machine.temporary.iterdir())
+    assert not machine.in_tmp()
 
 
 @pytest.mark.real

@@ -241,6 +241,7 @@ async def test_it_says_where_it_listens_how_old_the_signatures_are_and_what_to_t
                     else []
                 ),
                 f"clamd {clamd.unix}: {said.format(date=date)}",
+                "The homeserver does not answer: is http://hs.example:8008 right, and is it up?",
                 f"Try:  curl http://{listen}/_matrix/media_proxy/unstable/public_key",
             ]
 

@@ -13,6 +13,8 @@ from scanner.verdict import Reason
 from tests.archives import TEXT, judged, tar_of, zip_of
 
 PICTURE = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + random.Random(1).randbytes(2000)
+# Four letters of deflate, then a repetition of what stood 38 bytes before; what follows is letters again.
+TOO_FAR_BACK = bytes.fromhex("7374747404aaf270f5f1f1d775740b710dd275d4757274")
 INSIDE = {
     "zip": zip_of({"a": TEXT}) + bytes(70_000),
     "gzip": gzip.compress(TEXT),
@@ -50,8 +52,10 @@ def test_what_lies_beyond_the_reach_of_7zip_is_not_searched() -> None:
         b"PK\3\4" + b"\xff" * 40,
         b"\x1f\x8b\x08" + b"\xff" * 40,
         b"\x1f\x8b\x08\0\0\0\0\0\0\3\7" + b"\xff" * 40,
+        b"\x1f\x8b\x08\0\0\0\0\0\0\3" + TOO_FAR_BACK + b"\xff" * 40,
         b"\xfd7zXZ\0" + b"\xff" * 40,
         b"\x28\xb5\x2f\xfd" + b"\xff" * 40,
+        b"\x28\xb5\x2f\xfd\x21\7" + INSIDE["zst"][5:],
         b"hsqs" + b"\xff" * 40,
         b"7z\xbc\xaf\x27\x1c" + b"\xff" * 40,
         b"ustar  \0",

@@ -15,6 +15,8 @@ from tests.archives import judged
         b"\x04\x22\x4d\x18",
         b"LZIP\1",
         b"\x1f\x9d\x90",
+        b"\x1f\x9e\x08",
+        b"\x1f\x1e\0\0\0\x10\x05",
         b"!<arch>\n",
         b"070701",
         b"xar!",
@@ -50,6 +52,9 @@ def test_containers_that_clamd_opens_partly_or_not_at_all_are_ambiguous(start: b
         b"{\\rtf1 }" + b" " * 20,
         b"<html></html>" + b" " * 20,
         bytes(5000),
+        b"\x1f\x8b\x07" + bytes(20),
+        b"\x1f\x1e\0\0\0\x10\x1a" + bytes(20),
+        b"\x60\xea\0\x0b" + bytes(20),
     ],
 )
 def test_what_is_no_container_is_plain(content: bytes) -> None:

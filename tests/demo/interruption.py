@@ -13,10 +13,11 @@ Returned = TypeVar("Returned")
 
 
 class Interruption:
-    """The handler of these signals: the first one interrupts, the others are ignored."""
+    """The handler of these signals: the first one interrupts, the others do nothing."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[Any] | None = None
+        self._interrupted = False
 
     def install(self) -> None:
         for number in _SIGNALS:
@@ -37,8 +38,10 @@ class Interruption:
             self._task = None
 
     def _interrupt(self, number: int, frame: object) -> None:
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
+        # Not SIG_IGN instead: of a signal that came together with the first, Python would print a traceback.
+        if self._interrupted:
+            return
+        self._interrupted = True
         if self._task is None:
             raise KeyboardInterrupt
         self._task.get_loop().call_soon_threadsafe(self._task.cancel)

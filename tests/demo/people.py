@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any, Self, TypeVar
 
 import nio
@@ -34,12 +35,13 @@ class HomeserverRefused(RuntimeError):
 class Person:
     """A client with its own keys below `store`, for the length of a `with` block; a stranger until `login`.
 
+    `tls` verifies an https homeserver (None: as the system does).
     Raises HomeserverRefused, and aiohttp's errors, wherever it talks to the homeserver.
     """
 
-    def __init__(self, homeserver: str, name: str, store: Path) -> None:
+    def __init__(self, homeserver: str, name: str, store: Path, tls: SSLContext | None = None) -> None:
         store.mkdir()
-        self._client = nio.AsyncClient(homeserver, name, store_path=str(store), config=_CONFIG)
+        self._client = nio.AsyncClient(homeserver, name, store_path=str(store), config=_CONFIG, ssl=tls)
 
     async def __aenter__(self) -> Self:
         return self
@@ -120,5 +122,8 @@ def plaintext(content: Mapping[str, Any], body: bytes) -> bytes:
 
 def _expect(kind: type[Answer], answer: object) -> Answer:
     if not isinstance(answer, kind):
-        raise HomeserverRefused(f"the homeserver refused: {getattr(answer, 'message', answer)}")
+        if isinstance(answer, nio.ErrorResponse) and answer.transport_response is not None:
+            status = answer.transport_response.status
+            raise HomeserverRefused(f"the homeserver refused: {status} {answer.status_code} {answer.message}")
+        raise HomeserverRefused(f"the homeserver refused: {answer}")
     return answer

@@ -28,3 +28,12 @@ def test_who_updates_depends_on_whose_clamd_it_is(
     assert finding.status is status
     assert (finding.advice == "") is (status is Status.OK)
     assert ("process 17" in finding.found) is (daemon is not None)
+
+
+@pytest.mark.parametrize(("daemon", "status"), [(None, Status.WARNING), (17, Status.OK)])
+def test_a_service_without_a_place_that_lasts_updates_nothing(daemon: int | None, status: Status) -> None:
+    notes = Notes()
+    updates.examine(notes, daemon=daemon, embedded=True, by_service=True, passing=True, program="true")
+    [finding] = notes.findings
+    assert finding.status is status
+    assert finding.found.startswith("by nobody" if daemon is None else "by the freshclam")

@@ -63,7 +63,9 @@ CASES: Mapping[str, Case] = {
     "editor /etc/media-scanner.yaml": Case(
         leaves={"etc/media-scanner.yaml": r"^  url: http://127\.0\.0\.1:"}
     ),
-    ".venv/bin/media-scanner check-config --config /etc/media-scanner.yaml": Case(lines=_CHECKED),
+    "ln -s /opt/media-scanner/.venv/bin/media-scanner /usr/local/bin/": Case(
+        leaves={"usr/local/bin/media-scanner": "^#!.*python"}
+    ),
     "install -m 644 deploy/systemd/media-scanner.service /etc/systemd/system/media-scanner.service": Case(
         leaves={"etc/systemd/system/media-scanner.service": "^ExecStart=/opt/media-scanner/"}
     ),

@@ -27,7 +27,7 @@ from tests.other_scanners import PYTHON
 
 # What stands in the docs -> what it is here, of `Machine.names`.
 RULES: tuple[tuple[str, str], ...] = (
-    (r"(?<![\w.])/(etc|opt|var/lib)/", r"{root}/\1/"),
+    (r"(?<![\w.])/(etc|opt|usr/local|var/lib)/", r"{root}/\1/"),
     (r"-o media-scanner\b", "-o {user}"),
     (r"\bREPOSITORY\b", "{repository}"),
     (r"https://matrix\.example\.org", "{homeserver}"),
@@ -58,6 +58,7 @@ _FOLDERS = (
     "etc/systemd/system",
     "etc/apparmor.d/local",
     "opt",
+    "usr/local/bin",
     "var/lib/clamav",
     "bin",
     "inbox",

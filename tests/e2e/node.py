@@ -17,7 +17,9 @@ from tests.e2e.synapse import User
 _CLIENTS = Path(__file__).parent / "clients"
 _MANIFEST = _CLIENTS / "package.json"
 _INSTALLED = _CLIENTS / "node_modules" / ".package-lock.json"
+_TSC = _CLIENTS / "node_modules" / ".bin" / "tsc"
 # Without scripts: one package would download a native module that nothing here uses.
+# package.json holds sanitize-html back: newer ones want to require ES modules, which Debian 12's node cannot.
 _INSTALL = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
 
 
@@ -68,6 +70,24 @@ async def pickle(pickle_key: str) -> tuple[str, str]:
 async def content_scanner(url: str, user: User, method: str, argument: object) -> dict[str, Any]:
     """A call of MatrixContentScannerClient: `result` and `body` of a download, or `error`."""
     return dict(await _run("content_scanner", url=url, token=user.token, method=method, argument=argument))
+
+
+async def compile_typescript(source: Path, directory: Path) -> Path:
+    """Check the types of `source` strictly; the JavaScript that it becomes, in `directory`."""
+    options = ["--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom"]
+    command = [str(_TSC), *options, "--outDir", str(directory), source.name]
+    compiler = await create_subprocess_exec(*command, cwd=source.parent, stdout=PIPE)
+    output, _ = await compiler.communicate()
+    assert compiler.returncode == 0, output.decode()
+    return directory / source.with_suffix(".js").name
+
+
+async def scan_and_upload(
+    module: Path, scanner: str, homeserver: str, user: User, data: bytes
+) -> dict[str, Any]:
+    """A call of docs/examples/scan-before-upload.ts, compiled: `file` or `refused`."""
+    servers = {"scanner": scanner, "homeserver": homeserver, "accessToken": user.token}
+    return await _run("scan_before_upload", module=str(module), servers=servers, data=_base64(data))
 
 
 async def _run(driver: str, **question: object) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,13 @@ class ScannerApi:
     async def download_encrypted(self, content: Mapping[str, Any], user: User | None) -> Reply:
         return await self._ask("POST", "/download_encrypted", user, content=content)
 
+    async def scan_file(self, file: bytes, user: User | None, info: Mapping[str, Any] | None = None) -> Reply:
+        form = aiohttp.FormData()
+        form.add_field("body", io.BytesIO(file), filename="file", content_type="application/octet-stream")
+        if info is not None:
+            form.add_field("file", json.dumps(info), content_type="application/json")
+        return await self._ask("POST", "/scan_file", user, form=form)
+
     async def _ask(
         self,
         method: str,
@@ -70,10 +78,11 @@ class ScannerApi:
         user: User | None,
         query: Mapping[str, str] | None = None,
         content: Mapping[str, Any] | None = None,
+        form: aiohttp.FormData | None = None,
     ) -> Reply:
         headers = user.headers if user else {}
         async with self._session.request(
-            method, _API + path, headers=headers, params=query, json=content
+            method, _API + path, headers=headers, params=query, json=content, data=form
         ) as answer:
             return Reply(answer.status, answer.headers, await answer.read())
 

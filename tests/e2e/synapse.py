@@ -1,4 +1,4 @@
-"""A real Synapse on loopback: SQLite, authenticated media, users by shared secret, no federation."""
+"""A real Synapse on loopback: SQLite, authenticated media, users by shared secret; federates with nobody."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import hmac
 import io
 import secrets
 import shutil
+import sqlite3
 import sys
 import tempfile
 import urllib.request
@@ -41,20 +42,25 @@ class User:
 
 
 class Synapse:
-    """A homeserver of its own in a temporary directory, for the length of a `with` block."""
+    """A homeserver of its own in a temporary directory, for the length of a `with` block.
+
+    `settings` stand in its homeserver.yaml instead of ours, `python` is the interpreter that has it.
+    """
 
     server_name = SERVER_NAME
 
-    def __init__(self) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any] | None = None, python: Path = Path(sys.executable)
+    ) -> None:
         [port] = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self._registration_secret = secrets.token_hex(16)
         self._directory = Path(tempfile.mkdtemp(prefix="synapse-"))
         configuration = self._directory / "homeserver.yaml"
-        configuration.write_text(yaml.safe_dump(self._configuration(port)))
+        configuration.write_text(yaml.safe_dump({**self._configuration(port), **(settings or {})}))
         (self._directory / "signing.key").write_text(f"ed25519 a_e2e {_unpadded(secrets.token_bytes(32))}\n")
         self._process = Child(
-            [sys.executable, "-m", "synapse.app.homeserver", "--config-path", str(configuration)],
+            [str(python), "-m", "synapse.app.homeserver", "--config-path", str(configuration)],
             self._directory / "synapse.log",
         )
 
@@ -71,13 +77,13 @@ class Synapse:
         self._process.terminate(15)
         shutil.rmtree(self._directory)
 
-    async def register(self, name: str, password: str | None = None) -> User:
+    async def register(self, name: str, password: str | None = None, *, admin: bool = False) -> User:
         """A new user with a device; without a password there is no logging in on another."""
         path = "/_synapse/admin/v1/register"
         async with aiohttp.ClientSession(self.url, raise_for_status=True) as session:
             async with session.get(path) as answer:
                 nonce = (await answer.json())["nonce"]
-            form = self._registration(nonce, name, password or secrets.token_urlsafe(12))
+            form = self._registration(nonce, name, password or secrets.token_urlsafe(12), admin=admin)
             async with session.post(path, json=form) as answer:
                 account = await answer.json()
         return User(account["user_id"], account["access_token"])
@@ -102,6 +108,49 @@ class Synapse:
         async with aiohttp.ClientSession(self.url, headers=user.headers, raise_for_status=True) as session:
             await session.post("/_matrix/client/v3/logout", json={})
 
+    async def guest(self) -> User:
+        """Somebody without an account."""
+        path = "/_matrix/client/v3/register?kind=guest"
+        async with (
+            aiohttp.ClientSession(self.url, raise_for_status=True) as session,
+            session.post(path, json={}) as answer,
+        ):
+            account = await answer.json()
+        return User(account["user_id"], account["access_token"])
+
+    async def lock(self, user: User) -> None:
+        """Lock the user's account: an administrator may unlock it again."""
+        admin = await self.register(f"admin-{secrets.token_hex(4)}", admin=True)
+        async with aiohttp.ClientSession(self.url, headers=admin.headers, raise_for_status=True) as session:
+            await session.put(f"/_synapse/admin/v2/users/{user.user_id}", json={"locked": True})
+
+    def expire(self, mxc: str) -> None:
+        """Let the time go by in which reserved media can be uploaded."""
+        self._change(mxc, "created_ts = 0")
+
+    def predate_authentication(self, mxc: str) -> None:
+        """Make media those of the time when everybody might have them."""
+        self._change(mxc, "authenticated = false")
+
+    def _change(self, mxc: str, assignment: str) -> None:
+        statement = f"UPDATE local_media_repository SET {assignment} WHERE media_id = ?"  # noqa: S608 - ours
+        with contextlib.closing(sqlite3.connect(self._directory / "homeserver.db")) as database, database:
+            changed = database.execute(statement, [mxc.rpartition("/")[2]])
+            assert changed.rowcount == 1
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self) -> str:
+        """All that it has written; it has a line for every request."""
+        return self._process.output.read_text()
+
+    def stores(self, content: bytes) -> bool:
+        """Whether `content` is part of any file of its media store."""
+        files = (self._directory / "media").rglob("*")
+        return any(content in file.read_bytes() for file in files if file.is_file())
+
     async def _create(
         self,
         user: User,
@@ -125,10 +174,10 @@ class Synapse:
             return bool(answer.status == 200)
         return False
 
-    def _registration(self, nonce: str, name: str, password: str) -> dict[str, Any]:
-        proof = f"{nonce}\0{name}\0{password}\0notadmin".encode()
+    def _registration(self, nonce: str, name: str, password: str, *, admin: bool) -> dict[str, Any]:
+        proof = f"{nonce}\0{name}\0{password}\0{'admin' if admin else 'notadmin'}".encode()
         mac = hmac.new(self._registration_secret.encode(), proof, hashlib.sha1).hexdigest()
-        return {"nonce": nonce, "username": name, "password": password, "admin": False, "mac": mac}
+        return {"nonce": nonce, "username": name, "password": password, "admin": admin, "mac": mac}
 
     def _configuration(self, port: int) -> dict[str, Any]:
         listener = {
@@ -136,7 +185,7 @@ class Synapse:
             "bind_addresses": ["127.0.0.1"],
             "type": "http",
             "x_forwarded": True,
-            "resources": [{"names": ["client"]}],
+            "resources": [{"names": ["client", "federation"]}],
         }
         return {
             "server_name": self.server_name,
@@ -149,7 +198,8 @@ class Synapse:
             "form_secret": secrets.token_hex(16),
             "enable_authenticated_media": True,
             "max_upload_size": "50M",
-            "max_pending_media_uploads": 1000,
+            "max_pending_media_uploads": 20,
+            "allow_guest_access": True,
             "bcrypt_rounds": 4,
             "rc_registration": _UNLIMITED,
             "rc_login": {"address": _UNLIMITED, "account": _UNLIMITED, "failed_attempts": _UNLIMITED},

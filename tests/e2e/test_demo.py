@@ -28,6 +28,20 @@ DEMO = [sys.executable, "-m", "tests.demo"]
 # As installed already: a test installs nothing.
 MAKE = ["make", "-o", ".venv/.dev", "-o", ".venv/.run", "demo"]
 POLICY = "MEDIA_SCANNER__POLICY__"
+TWO_AT_ONCE = """
+import os, signal
+from tests.demo.interruption import Interruption
+
+both = {signal.SIGINT, signal.SIGHUP}
+Interruption().install()
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+for number in both:
+    os.kill(os.getpid(), number)
+try:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 real = pytest.mark.real
@@ -230,6 +244,12 @@ def board(*lines: Line) -> Board:
     filled = Board()
     filled.lines.extend(lines)
     return filled
+
+
+def test_signals_that_come_together_interrupt_once_and_without_a_traceback(folder: Path) -> None:
+    """As when Ctrl-C ends the shell in the terminal, too."""
+    ran = run([sys.executable, "-c", TWO_AT_ONCE], folder)
+    assert (ran.returncode, ran.stdout) == (0, "interrupted\n")
 
 
 def test_the_table_fits_80_columns_and_names_what_is_wrong() -> None:

@@ -23,7 +23,7 @@ from tests.real_clamd import Clamd
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
 MEDIA = 20 * MIB
-LARGE = {"media_size": "20MiB", "memory": "64MiB"}
+LARGE = {"media_size": "20MiB", "memory": "69MiB"}  # a share for uploads is part of it
 
 
 async def idle(stage: Scene) -> bool:
@@ -55,7 +55,7 @@ async def test_many_large_files_wait_their_turn_then_503_and_memory_stays_bounde
         most = 0
         while not all(task.done() for task in asked):
             most = max(most, memory_of(pid) - before)
-            assert stage.metric("buffer_bytes") <= 64 * MIB
+            assert stage.metric("buffer_bytes") <= 69 * MIB
             await asyncio.sleep(0.1)
 
         replies = await asyncio.gather(*asked)

@@ -51,6 +51,7 @@ HASHES = Hashes("ab" * 32, "cd" * 20, "ef" * 16)
 WITHHOLD = Decision(deliver=False, outcome=Outcome.INFECTED, reason=Reason.MALWARE)
 OBSERVE = dataclasses.replace(WITHHOLD, deliver=True, observed=True)
 OCCASION = Occasion(REF, Source.DOWNLOAD, encrypted=True, request_id="req1")
+NAMELESS = Occasion(None, Source.UPLOAD, encrypted=False, request_id="req1")
 
 
 def infected(signature: str = "Win.Trojan.Agent-1", hashes: Hashes | None = HASHES) -> Verdict:
@@ -117,7 +118,8 @@ def logged() -> Callable[..., Any]:
     "event",
     [
         detected(),
-        detected(source=Source.SCAN),
+        *(detected(source=source) for source in Source if source is not Source.CANARY),
+        dataclasses.replace(detected(), occasion=NAMELESS),
         detected(infected(hashes=None)),
         detected(infected("../../etc/passwd\n")),
         detected(Verdict((Report("clamav", Outcome.INFECTED),))),
@@ -226,6 +228,14 @@ async def test_what_would_be_withheld_has_a_line_and_what_is_infected_its_own(
         "verdict": "unscannable",
         "reason": "encrypted_archive",
     }
+
+
+async def test_what_has_no_name_yet_is_given_none(logged: Callable[..., Any]) -> None:
+    lines = await logged(
+        Observed(NAMELESS, Outcome.UNSCANNABLE, Reason.LIMIT),
+        dataclasses.replace(detected(), occasion=NAMELESS),
+    )
+    assert [line["media_scanner"].get("mxc") for line in lines] == [None, None]
 
 
 async def test_reload_names_what_changed_and_what_waits(logged: Callable[..., Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from scanner.errors import AccessDenied, UpstreamFailed, UpstreamSilent
+from scanner.errors import AccessDenied, Throttled, UpstreamError, UpstreamFailed, UpstreamSilent
 from scanner.upstream.relay import Errand, Relay
 from scanner.upstream.transport import Caller
 from tests.fake_homeserver import FOREVER, Script, head, refusing, saying
@@ -39,10 +41,36 @@ async def test_a_body_goes_whole_and_with_its_length(rig: Rig) -> None:
 
 async def test_a_refusal_keeps_the_homeservers_words(rig: Rig) -> None:
     asked = await relay(rig, refusing("409 Conflict", "M_CANNOT_OVERWRITE_MEDIA", Retry_After="3"))
-    refusal = (await refused(asked.ask(ERRAND, soon()))).refusal  # type: ignore[attr-defined]
+    error = await refused(asked.ask(ERRAND, soon()))
+    assert isinstance(error, UpstreamError)
+    refusal = error.refusal
+    assert refusal is not None
     assert refusal.status == 409
     assert refusal.content["errcode"] == "M_CANNOT_OVERWRITE_MEDIA"
     assert refusal.retry_after == 3
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "413 Too Large", "500 Oh", "302 Go"])
+async def test_a_refusal_without_a_word_is_not_taken_for_one_about_media(rig: Rig, status: str) -> None:
+    asked = await relay(rig, refusing(status))
+    error = await refused(asked.ask(ERRAND, soon()))
+    assert isinstance(error, UpstreamFailed)
+    assert error.refusal is not None
+    assert str(error.refusal.status) == status[:3]
+
+
+@pytest.mark.parametrize(("status", "kind"), [("401 No", AccessDenied), ("429 Slow", Throttled)])
+async def test_two_refusals_need_no_word(rig: Rig, status: str, kind: type[UpstreamError]) -> None:
+    asked = await relay(rig, refusing(status))
+    assert isinstance(await refused(asked.ask(ERRAND, soon())), kind)
+
+
+async def test_an_answer_that_drips_is_given_up(rig: Rig) -> None:
+    drops = [step for _ in range(100) for step in (0.05, b" ")]
+    asked = await relay(rig, saying(head(headers=[("Content-Length", "200")]), *drops))
+    began = time.monotonic()
+    assert isinstance(await refused(asked.ask(ERRAND, soon())), UpstreamSilent)
+    assert time.monotonic() - began < 0.4
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"a":' + b" " * 2**20 + b"1}"])

@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from scanner.errors import MalformedRequest, UpstreamFailed
 from scanner.tls import trusting
-from scanner.upstream.transport import Transport
+from scanner.upstream.transport import Caller, Transport
 from tests.certificates import Authority
 from tests.fake_homeserver import FakeHomeserver, Heard, Step, redirecting, serving, until
 from tests.fake_proxy import FakeProxy
@@ -52,6 +52,15 @@ def test_header_that_cannot_be_sent_is_the_callers_mistake_and_is_not_shown(valu
     with pytest.raises(MalformedRequest) as problem:
         Transport(headers_to_forward=("X-Tag",)).forwarded(CIMultiDict({"X-Tag": value}))
     assert problem.value.info == "the header X-Tag has characters that cannot be forwarded"
+
+
+def test_a_callers_turn_is_that_of_his_token_his_server_or_his_address() -> None:
+    """A server signs each request anew, and would be as many callers as it asks for files."""
+    requests = [Caller(f'X-Matrix origin="a.example",key="k",sig="{sig}"', "192.0.2.7") for sig in "xy"]
+    assert [caller.name for caller in requests] == ["a.example", "a.example"]
+    assert len(set(requests)) == 2
+    assert Caller("Bearer t", "192.0.2.7").name == "Bearer t"
+    assert Caller(None, "192.0.2.7").name == "192.0.2.7"
 
 
 async def test_every_request_carries_the_additional_headers(rig: Rig) -> None:

@@ -30,10 +30,12 @@ from scanner.upstream.transport import Transport
 from scanner.verdict import Detection, IndexSecret, Outcome, Policy, Reason, Report
 from scanner.verdict_cache.memory import Memory
 from scanner.web.content_scanner import ContentScanner
+from scanner.web.federation import Federation
 from scanner.web.homeserver import HomeserverMedia
 from scanner.web.inspection import Inspector, Terms
 from scanner.web.operations import Operations
 from scanner.web.routes import API, public_routes
+from scanner.web.scan_file import ScanFile
 from scanner.web.server import Networks, Site
 from scanner.web.texts import Language
 from scanner.web.uploads import Uploads
@@ -45,6 +47,7 @@ MIB = 1024 * 1024
 WARNINGS = {"reload": "a clamd kept its old signatures; mend the new ones"}
 ALICE, BOB = "alice", "bob"
 FORBIDDEN, LOCKED = b"<a forbidden type>", b"<a locked archive>"
+CIPHERTEXT = b"<perhaps a ciphertext>"
 _FINDINGS = {
     EICAR: (Outcome.INFECTED, Reason.MALWARE),
     FORBIDDEN: (Outcome.FORBIDDEN, Reason.FORBIDDEN_TYPE),
@@ -87,6 +90,8 @@ class MarkEngine:
             for mark, (outcome, reason) in _FINDINGS.items():
                 if mark in content:
                     return Report(self.name, outcome, "1", reason, (Detection("Eicar-Test"),))
+            if sample.keyless and CIPHERTEXT in content:
+                return Report(self.name, Outcome.OPAQUE, "1", Reason.OPAQUE)
         return Report(self.name, Outcome.CLEAN, "1")
 
 
@@ -247,8 +252,10 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             site = Site(
                 public_routes(
                     ContentScanner(upstream=upstream, inspector=inspector),
+                    ScanFile(relay=relay, inspector=inspector, share=budget.uploads, media_size=size),
                     Uploads(relay=relay, inspector=inspector, share=budget.uploads, media_size=size),
                     HomeserverMedia(upstream=upstream, relay=relay, inspector=inspector, media_size=size),
+                    Federation(upstream=upstream, inspector=inspector),
                     operations(readiness),
                 ),
                 publish=publish,

@@ -18,10 +18,11 @@ from scanner.errors import (
     ScannerError,
     Throttled,
     Unavailable,
+    UpstreamFailed,
 )
 from scanner.verdict import Decision, Outcome, Reason
 from scanner.web import dialects
-from scanner.web.dialects import MATRIX, SCANNER
+from scanner.web.dialects import FEDERATION, MATRIX, SCANNER
 
 # facts/wire.md, "Rules that follow", 1: the ten reasons that deployed clients know.
 TEN = {
@@ -177,6 +178,25 @@ def test_what_is_no_refusal_in_the_matrix_form_is_put_into_ours(refusal: Refusal
     assert MATRIX.refusal(error, "en") == MATRIX.refusal(MediaNotFound("why"), "en")
 
 
+@pytest.mark.parametrize(
+    ("status", "answered"),
+    [
+        (403, (403, "M_FORBIDDEN")),
+        (404, (404, "M_NOT_FOUND")),
+        (413, (413, "M_TOO_LARGE")),
+        (415, (415, "M_UNKNOWN")),
+        (307, (502, "M_UNKNOWN")),
+        (500, (502, "M_UNKNOWN")),
+    ],
+)
+def test_a_refusal_without_a_word_keeps_its_status(status: int, answered: tuple[int, str]) -> None:
+    error = UpstreamFailed("why")
+    error.refusal = Refusal(status, {})
+    answer = MATRIX.refusal(error, "en")
+    assert (answer.status, answer.reason) == answered
+    assert json.loads(answer.payload)["error"] == "why"
+
+
 @pytest.mark.parametrize("outcome", [o for o in Outcome if o not in (Outcome.CLEAN, Outcome.FAILED)])
 def test_what_the_policy_withholds_is_forbidden_there(outcome: Outcome) -> None:
     answer = MATRIX.withheld(Decision(deliver=False, outcome=outcome), "en")
@@ -187,3 +207,33 @@ def test_what_the_policy_withholds_is_forbidden_there(outcome: Outcome) -> None:
 def test_a_failed_engine_is_to_be_asked_again() -> None:
     answer = MATRIX.withheld(Decision(deliver=False, outcome=Outcome.FAILED), "en")
     assert (answer.status, answer.reason, answer.headers["Retry-After"]) == (503, "M_UNKNOWN", "5")
+
+
+# -- the federation ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*MATRIX_TABLE])
+def test_another_homeserver_is_refused_as_users_are_but_for_what_it_would_take_for_our_end(
+    kind: type[ScannerError],
+) -> None:
+    status, code = MATRIX_TABLE[kind]
+    if status >= 500 or status in (401, 429):
+        status = 413 if kind is errors.MediaTooLarge else 403
+    answer = FEDERATION.refusal(made(kind), "en")
+    assert (answer.status, answer.reason) == (status, code)
+
+
+def test_the_homeserver_itself_may_say_to_another_that_it_is_down() -> None:
+    error = MediaNotFound("why")
+    error.refusal = Refusal(504, {"errcode": "M_NOT_YET_UPLOADED", "error": "No"})
+    assert FEDERATION.refusal(error, "en").status == 504
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.CLEAN])
+def test_what_is_withheld_from_another_homeserver_is_never_its_reason_to_think_us_down(
+    outcome: Outcome,
+) -> None:
+    answer = FEDERATION.withheld(Decision(deliver=False, outcome=outcome), "en")
+    failed = outcome is Outcome.FAILED
+    assert (answer.status, answer.reason) == (403, "M_UNKNOWN" if failed else "M_FORBIDDEN")
+    assert ("Retry-After" in answer.headers) == failed

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from scanner.events import Rejected
-from scanner.web import server as server_module
+from scanner.web import wire
 from scanner.web.routes import API
 from tests.fake_homeserver import serving, until
 from tests.raw_client import connected, request
@@ -91,7 +91,7 @@ async def test_who_sends_far_too_much_sees_the_refusal(ready: Service) -> None:
 
 
 async def test_who_never_stops_sending_is_cut(ready: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_DISCARD", 0.2)
+    monkeypatch.setattr(wire, "_DISCARDING", 0.2)
     async with connected(ready.port) as client:
         await client.send(posting(f"Content-Length: {10**12}"))
         assert (await client.reply()).status == 413
@@ -99,6 +99,19 @@ async def test_who_never_stops_sending_is_cut(ready: Service, monkeypatch: pytes
         while not await client.ends(0.02):
             await client.send(bytes(1000))
         assert time.monotonic() - began < 1
+
+
+async def test_who_sends_without_end_is_cut_however_fast(
+    ready: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_DISCARDED", MIB)
+    async with connected(ready.port) as client:
+        await client.send(posting(f"Content-Length: {10**12}"))
+        assert (await client.reply()).status == 413
+        began = time.monotonic()
+        while not await client.ends(0.02):
+            await client.send(bytes(MIB // 4))
+        assert time.monotonic() - began < 2
 
 
 # -- Expect: 100-continue ------------------------------------------------------------------------
@@ -115,7 +128,8 @@ async def test_a_client_that_waits_is_invited(ready: Service) -> None:
 async def test_a_client_that_would_send_too_much_is_not_invited(ready: Service) -> None:
     async with connected(ready.port) as client:
         await client.send(posting(f"Content-Length: {MIB + 1}\r\nExpect: 100-continue"))
-        assert (await client.reply()).status == 413
+        reply = await client.reply()
+        assert (reply.status, reply.header("connection")) == (413, "close")
 
 
 @pytest.mark.parametrize("target", ["/nowhere", f"{API}/public_key"])

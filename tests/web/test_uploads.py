@@ -14,6 +14,7 @@ from tests.raw_client import Reply, connected, request
 from tests.real_clamd import EICAR
 from tests.web.service import ALICE, FORBIDDEN, LOCKED, MIB, Serve, Service
 
+HEARD = Heard(b"POST / HTTP/1.1", 0)
 UPLOAD = "/_matrix/media/v3/upload"
 STORED = {"content_uri": "mxc://example.org/stored"}
 ROUTES = [
@@ -131,6 +132,31 @@ async def test_an_encoded_upload_is_refused(service: Service) -> None:
     assert not service.homeserver.heard
 
 
+@pytest.mark.parametrize("encodings", ["identity", "Identity"])
+async def test_a_body_that_is_said_to_be_no_other_is_none(service: Service, encodings: str) -> None:
+    service.homeserver.script = storing()
+    assert (await upload(service, b"x", Content_Encoding=encodings)).status == 200
+
+
+@pytest.mark.parametrize("content_type", ["image/\x80", "image/p\tng"])
+async def test_a_type_that_cannot_be_handed_on_is_refused(service: Service, content_type: str) -> None:
+    service.homeserver.script = storing()
+    reply = await upload(service, b"x", Content_Type=content_type)
+    assert reply.matrix_error == (400, "M_UNKNOWN")
+    assert not service.homeserver.heard
+
+
+@pytest.mark.parametrize(
+    ("status", "answered"),
+    [("413 Too Large", (413, "M_TOO_LARGE")), ("502 Bad Gateway", (502, "M_UNKNOWN"))],
+)
+async def test_what_a_proxy_before_the_homeserver_refuses_is_no_missing_media(
+    service: Service, status: str, answered: tuple[int, str]
+) -> None:
+    service.homeserver.script = storing(answer=list(refusing(status)(HEARD)))
+    assert (await upload(service, b"clean")).matrix_error == answered
+
+
 async def test_the_homeservers_refusal_comes_through(service: Service) -> None:
     content = {"errcode": "M_LIMIT_EXCEEDED", "error": "Slow down", "retry_after_ms": 2000}
     service.homeserver.script = storing(answer=json_reply(content, "429 Too Many"))
@@ -147,7 +173,8 @@ async def test_a_media_id_is_created(service: Service) -> None:
     assert service.homeserver.lines == ["POST /_matrix/media/v1/create"]
 
 
-async def test_the_audit_says_which_media_an_upload_became(service: Service) -> None:
+@pytest.mark.parametrize("target", [UPLOAD, "/_matrix/media/v1/create"])
+async def test_the_audit_says_which_media_the_homeserver_made(service: Service, target: str) -> None:
     service.homeserver.script = storing()
-    await upload(service, b"clean")
+    await upload(service, b"clean", route=("POST", target))
     assert [str(answered.ref) for answered in service.of(Answered)] == ["mxc://example.org/stored"]

@@ -1,0 +1,26 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Where docs/operations.md puts the service's configuration: what commands are given where no other is named.
+SYSTEM_FILE = Path("/etc/media-scanner.yaml")
+
+
+def _system_file() -> Path | None:
+    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        default_factory=_system_file,
+        show_default=False,
+        help=f"Configuration, if not {SYSTEM_FILE}.",
+    ),
+]

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scanner.cli import options
+
+
+@pytest.fixture(autouse=True)
+def system_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of this machine's own configuration, if it has one; there is none."""
+    file = tmp_path / "system" / "media-scanner.yaml"
+    monkeypatch.setattr(options, "SYSTEM_FILE", file)
+    return file
