@@ -162,7 +162,7 @@ async def test_who_sends_all_of_it_before_he_reads_sees_the_products_refusal_too
 
 
 def test_an_upload_broken_off_after_its_refusal_spoils_no_other(proxy: ReverseProxy, alice: User) -> None:
-    """The client stops sending then. HAProxy without `http-server-close` answered every other one with 400."""
+    """The client stops sending then. HAProxy without `http-server-close` answered every other 400."""
     curl = Curl(proxy, proxy.client)
     answers = [
         upload(curl, alice, "/_matrix/media/v3/upload", bytes(LIMIT + MIB), 'header = "Expect:"')
