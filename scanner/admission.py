@@ -25,9 +25,11 @@ _PATIENCE = 5.0
 
 @dataclass(eq=False, slots=True)
 class Reader:
-    """A client that takes its time to read a body. `cut()` ends it and frees its bytes."""
+    """A client that takes its time to read a body. `cut()` ends it and frees its `size` bytes."""
 
     cut: Callable[[], None]
+    caller: str = ""
+    size: int = 0
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     taken: int = 0
 
@@ -58,7 +60,7 @@ class Reservation:
     @contextmanager
     def lend(self, cut: Callable[[], None]) -> Iterator[Reader]:
         """Let a client read or send the body; it may be cut while others wait for its share."""
-        reader = Reader(cut)
+        reader = Reader(cut, self._caller, self._size)
         self._share.enter(reader)
         try:
             yield reader
@@ -77,7 +79,8 @@ class _Waiting:
 class Share:
     """A part of the memory budget. Reservations are served in turn of their callers.
 
-    One of them holds at most `per_caller` bytes at a time, if that is given.
+    One of them holds at most `per_caller` bytes at a time, if that is given. While others wait, readers may
+    be cut: slow ones, and those of a caller who holds more than half with several.
     """
 
     def __init__(self, capacity: int, wait: float, *, per_caller: int | None = None) -> None:
@@ -146,10 +149,9 @@ class Share:
 
     def _take(self, size: int, caller: str) -> None:
         self.reserved += size
-        if self._per_caller is not None:
-            self._held[caller] += size
-            if not self._held[caller]:
-                del self._held[caller]
+        self._held[caller] += size
+        if not self._held[caller]:
+            del self._held[caller]
 
     def _serve(self) -> None:
         while (turn := self._turn()) is not None and self._fits(turn[1].size):
@@ -182,10 +184,16 @@ class Share:
     def _cut_slowest(self) -> None:
         self._reaper = None
         now = asyncio.get_running_loop().time()
-        slow = [r for r in self._readers if now - r.began > _PATIENCE and r.rate(now) < LEAST_RATE]
-        if self._turn() is not None and slow:  # who has reached his own limit waits for himself alone
-            min(slow, key=lambda reader: reader.rate(now)).cut()
+        late = (reader for reader in self._readers if now - reader.began > _PATIENCE)
+        may_go = [reader for reader in late if reader.rate(now) < LEAST_RATE or self._has_most(reader)]
+        if self._turn() is not None and may_go:  # who has reached his own limit waits for himself alone
+            min(may_go, key=lambda reader: reader.rate(now)).cut()
         self._watch_readers()
+
+    def _has_most(self, reader: Reader) -> bool:
+        """Whether his caller has more than half of it, and more than this body, while another waits."""
+        another_waits = bool(self._queues.keys() - {reader.caller})
+        return another_waits and self._held[reader.caller] > max(self.capacity // 2, reader.size)
 
 
 class Budget:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 from hypothesis import settings
@@ -259,6 +260,32 @@ async def test_slow_reader_is_left_alone_while_only_those_wait_who_may_hold_no_m
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "who_waits", "expected"),
+    [(25, "other", ["slower"]), (25, "greedy", []), (50, "other", ["slower"]), (100, "other", [])],
+    ids=["another waits", "only he waits", "two halves", "his only one"],
+)
+async def test_a_reader_of_who_has_most_is_cut_while_another_waits(
+    size: int, who_waits: str, expected: list[str]
+) -> None:
+    """However decent his rate: many such readers would keep all others out for minutes."""
+    share = Share(100, wait=5)
+    cuts: list[str] = []
+    with ExitStack() as lent_out:
+        for n in range(100 // size):
+            room = await share.reserve(size, "greedy")
+            name = "fast" if n else "slower"
+            reader = lent_out.enter_context(room.lend(partial(cuts.append, name)))
+            reader.began -= 10
+            reader.taken = (20 + n) * LEAST_RATE
+        waiting = asyncio.create_task(share.reserve(1, who_waits))
+        await asyncio.sleep(1.1)
+        assert cuts == expected
+        waiting.cancel()
+        await settle()
+
+
 async def test_cut_reader_makes_room() -> None:
     share = Share(100, wait=5)
     room = await share.reserve(100, "x")

@@ -25,17 +25,20 @@ Forwarded = tuple[tuple[str, str], ...]
 class Caller:
     """Who asks: an Authorization header, an address, and the headers of his that go along.
 
-    The homeserver may answer by any but the address, so that they make another caller.
+    The homeserver may answer by any but the address, so that they make another caller. `checked`: where he
+    asks, it looks at his Authorization, so that who has an answer is who he says.
     """
 
     authorization: str | None = field(default=None, repr=False)
     address: str | None = field(default=None, compare=False)
     forwarded: Forwarded = field(default=(), repr=False)
+    checked: bool = field(default=True, compare=False)
 
     @property
     def name(self) -> str:
         """Whose turn it is in a queue; may be a token. Homeservers sign each request anew."""
-        return signing_server(self.authorization) or self.authorization or self.address or ""
+        authorization = self.authorization if self.checked else None
+        return signing_server(authorization) or authorization or self.address or ""
 
 
 _OURSELVES = Caller()

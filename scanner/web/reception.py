@@ -88,5 +88,5 @@ class _Sender:
     def cut(self) -> None:
         """Wait no longer."""
         self._overdue = self._loop.time()
-        if self._waiting is not None:
+        if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(self._overdue)

@@ -38,6 +38,7 @@ class Request:
     began: float = field(init=False)
     id: str = field(default_factory=lambda: uuid4().hex)
     ref: MediaRef | None = None
+    checked: bool = True  # as in `Caller`
 
     def __post_init__(self) -> None:
         self.start_clock()
@@ -55,7 +56,8 @@ class Request:
     @property
     def caller(self) -> Caller:
         """As the homeserver is told of him. Raises MalformedRequest."""
-        return Caller(self.authorization, self.client_ip, self.forwarded(self.http.headers))
+        forwarded = self.forwarded(self.http.headers)
+        return Caller(self.authorization, self.client_ip, forwarded, self.checked)
 
     async def body(self) -> bytes:
         """The request's body, at most 1 MiB, within the deadline. Raises ClientError or Unavailable."""

@@ -29,7 +29,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 _Rows = tuple[tuple[str, str, Callable[..., Awaitable[Answer]]], ...]
 
 API = "/_matrix/media_proxy/unstable"
-_ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

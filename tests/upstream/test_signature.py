@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from scanner.upstream.signature import addressed_server, signing_server
@@ -22,6 +24,14 @@ def test_both_servers_of_a_signed_request_are_known() -> None:
 def test_older_and_other_ways_to_write_it_are_understood(header: str) -> None:
     assert signing_server(header) == "a.example"
     assert addressed_server(header) is None
+
+
+@pytest.mark.parametrize("rest", ["a" * 8000, 'origin="' + "a" * 8000])
+def test_a_long_header_is_read_in_no_time(rest: str) -> None:
+    """Anybody may send one, and the event loop waits."""
+    began = time.perf_counter()
+    addressed_server(f"X-Matrix {rest}")
+    assert time.perf_counter() - began < 0.05
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ def test_a_callers_turn_is_that_of_his_token_his_server_or_his_address() -> None
     assert len(set(requests)) == 2
     assert Caller("Bearer t", "192.0.2.7").name == "Bearer t"
     assert Caller(None, "192.0.2.7").name == "192.0.2.7"
+    for authorization in ("Bearer t", 'X-Matrix origin="a.example"'):
+        assert Caller(authorization, "192.0.2.7", checked=False).name == "192.0.2.7"
 
 
 async def test_every_request_carries_the_additional_headers(rig: Rig) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from scanner.admission import Reservation, Share, Slots
 from scanner.events import Answered, Detected, Observed, Scanned
 from scanner.upstream.connection import Timers
 from scanner.verdict import Outcome, Policy
@@ -238,6 +240,33 @@ async def test_what_is_not_ours_is_never_relayed(service: Service, path: str) ->
     assert (reply.status, reply.unrecognized) == (404, True)
     assert service.homeserver.heard == []
     assert [answered.route for answered in service.of(Answered)] == ["unknown"]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+async def test_another_token_is_no_other_turn_where_nobody_looks_at_tokens(
+    service: Service, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else anybody could be as many callers as he likes."""
+    for_room, for_slots = set[str](), set[str]()
+    reserve_at_once, slot = Share.reserve_at_once, Slots.slot
+
+    def reserving(share: Share, size: int, caller: str = "") -> Reservation | None:
+        for_room.add(caller)
+        return reserve_at_once(share, size, caller)
+
+    def scanning(slots: Slots, size: int, caller: str = "") -> AbstractAsyncContextManager[None]:
+        for_slots.add(caller)
+        return slot(slots, size, caller)
+
+    monkeypatch.setattr(Share, "reserve_at_once", reserving)
+    monkeypatch.setattr(Slots, "slot", scanning)
+    for token in "12":
+        service.homeserver.script = serving(token.encode())
+        reply = await get(service, f"{prefix}/download/example.org/{token}", token=token)
+        assert reply.status == 200
+
+    checked = prefix == "client/v1/media"
+    assert for_room == for_slots == ({"Bearer 1", "Bearer 2"} if checked else {"127.0.0.1"})
 
 
 async def test_a_redirect_to_a_listed_host_is_followed_without_the_token(serve: Serve) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 
 import pytest
 
-from scanner.admission import Share
+from scanner.admission import Reader, Share
 from scanner.web import reception
 from scanner.web.dialects import MATRIX
 from scanner.web.reception import arriving
@@ -135,6 +135,25 @@ async def test_what_does_not_arrive_when_the_service_stops_is_to_be_sent_again(s
         await service.site.drain(0.1)
         reply = await client.reply()
         assert (reply.matrix_error, reply.header("retry-after")) == (TRY_AGAIN, "5")
+
+
+async def test_a_sender_may_be_cut_in_the_moment_in_which_he_is_given_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts: list[Callable[[], None]] = []
+    enter = Share.enter
+
+    def entering(share: Share, reader: Reader) -> None:
+        cuts.append(reader.cut)
+        enter(share, reader)
+
+    monkeypatch.setattr(Share, "enter", entering)
+    async with sending(service, 100, first=b"begin") as client:
+        cuts[0]()
+        await asyncio.sleep(0)  # the time is up, and the sender does not know it yet
+        cuts[0]()
+        assert (await client.reply()).matrix_error == SLOW
+    await until(lambda: service.idle)
 
 
 async def test_whoever_uses_a_piece_may_take_his_time_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,8 @@ TARGET = "/_matrix/client/v1/media/download/"
         ("http://host/a?b", ("/a", "b", None)),
         ("HTTPS://user@host:1/a?access_token=x", ("/a", "", "x")),
         ("http://host", ("", "", None)),
+        ("http://host/a?url=https://b.example/c", ("/a", "url=https://b.example/c", None)),
+        ("xhttp://host/a", ("xhttp://host/a", "", None)),
         ("http://[/a", ("/a", "", None)),
         ("*", ("*", "", None)),
         ("host:443", ("host:443", "", None)),
