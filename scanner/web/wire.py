@@ -191,8 +191,8 @@ async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.St
     response = _Response(status=answer.status, headers={**COMMON_HEADERS, **answer.headers})
     if answer.status not in (204, 304):
         response.content_length = answer.size
-    if not request.content.is_eof():
-        response.force_close()  # who need not send the rest might send a request where we expect a body
+    if "Expect" in request.headers and not request.content.is_eof():
+        response.force_close()  # who was not told to go on might send a request where we expect a body
     writer = await response.prepare(request)
     with _watched(request, answer, stall) as reader:
         # A body after a HEAD would be taken for the next response (facts/python.md).
