@@ -7,7 +7,7 @@ drain first, the log closes last.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +15,13 @@ from socket import gaierror
 from urllib.parse import urlsplit
 
 from scanner.admission import Budget, Slots
+from scanner.analysts import follow_analysts, rules_of
 from scanner.clamd.freshclam import Freshclam
 from scanner.clamd.home import EMBEDDED, OWN_DATABASE
 from scanner.clamd.sources import Sources
 from scanner.clamd.supervisor import EmbeddedClamd
 from scanner.config import Config
+from scanner.consequences import tell_the_homeserver
 from scanner.crypto.pk import ServerKeys
 from scanner.engines.clamav import ClamAV
 from scanner.epoch import Epoch
@@ -28,12 +30,21 @@ from scanner.event_sinks.log import Log
 from scanner.events import Bus, Publish
 from scanner.gauges import add_configuration_gauges, add_gauges
 from scanner.judge import Judge, databases_of, in_background, judging
-from scanner.key_files import INDEX_SECRET, REQUEST_SECRET, read_or_generate_secret, read_secret, server_keys
+from scanner.key_files import (
+    INDEX_SECRET,
+    REQUEST_SECRET,
+    read_or_generate_secret,
+    read_secret,
+    server_keys,
+)
 from scanner.library_log import library_log
 from scanner.metrics import Metrics
 from scanner.ports import VerdictCache
+from scanner.quarantine.overrides import StoredOverrides
+from scanner.quarantine.shipper import Shipper
 from scanner.readiness import Readiness
 from scanner.reload import Preparation, Reloader
+from scanner.safekeeping import keep_detections, store_of
 from scanner.tls import trusting
 from scanner.upstream.connection import Connection, Timers
 from scanner.upstream.fetch import Upstream
@@ -88,19 +99,29 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
         bus = Bus((metrics, log))
         publish = bus.publish
         stack.enter_context(library_log(publish))
-
         embedded = await _embedded_clamd(config, stack, publish)
         freshclam = await _freshclam(config, stack, embedded, publish)
         cache = await _verdict_cache(config, stack, publish)
-        own = None if embedded is None else embedded.clamd
         epoch = Epoch(config.state_dir)
         await in_background(stack, epoch.follow())
+        store = await store_of(config, stack) if config.quarantine.store != "off" else None
+        outbox, shipper = await keep_detections(config, stack, store, bus, index, metrics)
+        overrides = await follow_analysts(config, stack, store, index, publish, metrics)
         judge = await stack.enter_async_context(
-            judging(config, bus, embedded=own, cache=cache, index=index, epoch=lambda: epoch.current)
+            judging(
+                config,
+                bus,
+                embedded=None if embedded is None else embedded.clamd,
+                cache=cache,
+                index=index,
+                epoch=lambda: epoch.current,
+                quarantine=outbox,
+            )
         )
         connection = await stack.enter_async_context(_connection(config, transport, publish))
-        readiness = _readiness(config, judge, connection, freshclam)
-        inspector = Inspector(Terms(_policy(config), keys, judge.pipeline), publish)
+        admin_problem = await tell_the_homeserver(config, stack, bus, metrics, connection, overrides)
+        readiness = _readiness(config, judge, connection, freshclam, shipper, overrides, admin_problem)
+        inspector = Inspector(Terms(_policy(config), keys, judge.pipeline), publish, index, outbox, overrides)
         operations = Operations(
             readiness.reasons, metrics.render, lambda: inspector.terms.policy.mode, readiness.warnings
         )
@@ -109,25 +130,38 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
         own_routes = operations_routes(operations, inspect)
         own_site = await _listen(config, stack, publish, "ops_listen", own_routes)
         site = await _listen(config, stack, publish, "listen", public, transport)
-        prepare = partial(_prepare, judge=judge, inspector=inspector, log=log, sites=(own_site, site))
+        prepare = partial(
+            _prepare, judge=judge, inspector=inspector, overrides=overrides, log=log, sites=(own_site, site)
+        )
         reloader = Reloader(config, prepare=prepare, publish=publish)
         service = Service(reloader, judge.clamav, cache, judge.budget, judge.slots, readiness, site)
-        add_gauges(
-            metrics,
-            clamds=judge.clamav.backends,
-            cache=cache,
-            budget=judge.budget,
-            slots=judge.slots,
-            requests=lambda: site.in_flight,
-            log_lines_dropped=lambda: log.dropped,
-            last_update=lambda: freshclam.last_success if freshclam is not None else None,
-        )
+        _add_gauges(metrics, judge, cache, site, log, freshclam)
         add_configuration_gauges(
             metrics,
             mode=lambda: inspector.terms.policy.mode,
             last_reload=lambda: (reloader.successful, reloader.succeeded_at),
         )
         yield service
+
+
+def _add_gauges(
+    metrics: Metrics,
+    judge: Judge,
+    cache: VerdictCache,
+    site: Site,
+    log: Log,
+    freshclam: Freshclam | None,
+) -> None:
+    add_gauges(
+        metrics,
+        clamds=judge.clamav.backends,
+        cache=cache,
+        budget=judge.budget,
+        slots=judge.slots,
+        requests=lambda: site.in_flight,
+        log_lines_dropped=lambda: log.dropped,
+        last_update=lambda: freshclam.last_success if freshclam is not None else None,
+    )
 
 
 def _server_keys(config: Config) -> ServerKeys:
@@ -237,7 +271,13 @@ def _policy(config: Config) -> Policy:
 
 
 def _readiness(
-    config: Config, judge: Judge, homeserver: Connection, freshclam: Freshclam | None
+    config: Config,
+    judge: Judge,
+    homeserver: Connection,
+    freshclam: Freshclam | None,
+    shipper: Shipper | None,
+    overrides: StoredOverrides | None,
+    admin_problem: Callable[[], str],
 ) -> Readiness:
     return Readiness(
         backends=judge.clamav.backends,
@@ -246,20 +286,31 @@ def _readiness(
         max_signature_age=config.clamav.max_signature_age,
         accept_test_signatures=config.clamav.accept_test_signatures,
         update_problem=lambda: freshclam.problem if freshclam is not None else "",
+        quarantine_problem=lambda: shipper.problem if shipper is not None else "",
+        overrides_problem=lambda: overrides.problem if overrides is not None else "",
+        admin_problem=admin_problem,
     )
 
 
 def _prepare(
-    config: Config, *, judge: Judge, inspector: Inspector, log: Log, sites: Sequence[Site]
+    config: Config,
+    *,
+    judge: Judge,
+    inspector: Inspector,
+    overrides: StoredOverrides | None,
+    log: Log,
+    sites: Sequence[Site],
 ) -> Preparation:
     """Everything of `reload.RELOADABLE`; reads the secret files, and nothing else takes any time."""
     keys = _server_keys(config)
     lists = config.policy.allowed_types, config.policy.blocked_types
     pipeline = judge.pipeline.replacing(judge.mime.with_lists(*lists))
-    terms = Terms(_policy(config), keys, pipeline)
+    terms, rules = Terms(_policy(config), keys, pipeline), rules_of(config)
 
     def put_in_force() -> None:
         inspector.terms = terms
+        if overrides is not None:
+            overrides.set_rules(rules)
         log.set_level(config.log.level)
         for site in sites:
             site.trusted_proxies = config.server.trusted_proxies

@@ -12,8 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from scanner.config_quarantine import Quarantine
 from scanner.config_values import (
     ClamdAddress,
     Duration,
@@ -25,6 +26,7 @@ from scanner.config_values import (
     Mirror,
     Network,
     RedirectHost,
+    Section,
     Size,
 )
 from scanner.errors import ConfigError
@@ -58,11 +60,7 @@ class Origin(StrEnum):
     ENVIRONMENT = "environment"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Server(_Section):
+class Server(Section):
     """Where we listen, and how long a request may take."""
 
     listen: Listen = Field("127.0.0.1:8080", description="Address of the scanner API, for clients.")
@@ -79,7 +77,7 @@ class Server(_Section):
     )
 
 
-class Homeserver(_Section):
+class Homeserver(Section):
     """The one media repository that is ever asked."""
 
     url: HttpUrl = Field("http://127.0.0.1:8008", description="Base URL of the homeserver, without a path.")
@@ -92,6 +90,9 @@ class Homeserver(_Section):
     )
     idle_timeout: Duration = Field(5.0, description="Between two pieces of a body.")
     total_timeout: Duration = Field(25.0, description="For a whole body.")
+    admin_token_file: Path | None = Field(
+        None, description="Access token of an admin, with which infected media are quarantined in Synapse."
+    )
     redirect_hosts: tuple[RedirectHost, ...] = Field(
         (), description="host[:port] that it may redirect to (a CDN). The token never goes there."
     )
@@ -103,7 +104,7 @@ class Homeserver(_Section):
     )
 
 
-class Crypto(_Section):
+class Crypto(Section):
     """Secrets, each 32 bytes in base64, as matrix-content-scanner has them."""
 
     secret_file: Path | None = Field(
@@ -118,7 +119,7 @@ class Crypto(_Section):
     )
 
 
-class Limits(_Section):
+class Limits(Section):
     """What one request, and all together, may take."""
 
     media_size: Size = Field(20 * _MIB, description="Larger media are refused with 413.")
@@ -140,7 +141,7 @@ class Limits(_Section):
         return memory
 
 
-class ClamAV(_Section):
+class ClamAV(Section):
     """Where the antivirus is."""
 
     addresses: tuple[ClamdAddress, ...] = Field(
@@ -175,7 +176,7 @@ class ClamAV(_Section):
         return freshclam
 
 
-class Policy(_Section):
+class Policy(Section):
     """Which media are handed over."""
 
     mode: Literal["enforce", "observe"] = Field(
@@ -198,14 +199,14 @@ class Policy(_Section):
     )
 
 
-class VerdictCache(_Section):
+class VerdictCache(Section):
     """What is remembered."""
 
     url: Literal["sqlite", "memory"] = Field("sqlite", description="`sqlite` (in `state_dir`) or `memory`.")
     clean_ttl: Duration = Field(86400.0, description="How long a verdict is remembered at most.")
 
 
-class Log(_Section):
+class Log(Section):
     """JSON lines on standard output."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -220,14 +221,14 @@ def _null_is_as_good_as_none(schema: dict[str, Any]) -> None:
         sections[name] = {"anyOf": [section, {"type": "null"}]}
 
 
-class Config(_Section):
+class Config(Section):
     """The whole tree."""
 
     model_config = ConfigDict(json_schema_extra=_null_is_as_good_as_none)
 
     server: Server = Server()
     state_dir: Path = Field(
-        Path("/var/lib/media-scanner"), description="Generated secrets and remembered verdicts."
+        Path("/var/lib/media-scanner"), description="Generated secrets, remembered verdicts, quarantine."
     )
     homeserver: Homeserver = Homeserver()
     crypto: Crypto = Crypto()
@@ -235,7 +236,17 @@ class Config(_Section):
     clamav: ClamAV = ClamAV()
     policy: Policy = Policy()
     verdict_cache: VerdictCache = VerdictCache()
+    quarantine: Quarantine = Quarantine()
     log: Log = Log()
+
+    @field_validator("quarantine")
+    @classmethod
+    def _is_no_more_open_than_the_media(cls, quarantine: Quarantine, others: ValidationInfo) -> Quarantine:
+        homeserver = others.data.get("homeserver")
+        plain = (quarantine.s3.endpoint_url or "").startswith("http:")
+        if plain and homeserver is not None and homeserver.url.startswith("https:"):
+            raise ValueError("s3.endpoint_url must be https, as homeserver.url is")
+        return quarantine
 
     @classmethod
     def load(cls, path: Path | None, environ: Mapping[str, str] = os.environ) -> Self:
@@ -269,10 +280,10 @@ class Config(_Section):
         return None
 
 
-def _settings(section: _Section, prefix: str = "") -> Iterator[tuple[str, object, bool]]:
+def _settings(section: Section, prefix: str = "") -> Iterator[tuple[str, object, bool]]:
     """Dotted name and value of every setting, and whether it was given."""
     for name, value in section:
-        if isinstance(value, _Section):
+        if isinstance(value, Section):
             yield from _settings(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value, name in section.model_fields_set

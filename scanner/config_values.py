@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -63,11 +65,11 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError("must be a network like 10.0.0.0/8, with no bits set beyond its length") from None
 
 
-def _quantity_schema(units: Mapping[str, float]) -> WithJsonSchema:
+def _quantity_schema(units: Mapping[str, float], least: str = "exclusiveMinimum") -> WithJsonSchema:
     """Of `_quantity`, for editors: any case of a unit will do."""
     any_case = ("".join(f"[{letter}{letter.upper()}]" for letter in unit) for unit in units)
     pattern = rf"^[0-9]{{1,15}}(\.[0-9]{{1,15}})?\s*({'|'.join(any_case)})$"
-    number = {"type": "number", "exclusiveMinimum": 0}
+    number = {"type": "number", least: 0}
     return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": pattern}]}, "validation")
 
 
@@ -107,6 +109,9 @@ def _printable(value: SecretStr) -> SecretStr:
 
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0), _quantity_schema(_SIZE_UNITS)]
 Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0), _quantity_schema(_TIME_UNITS)]
+DurationOrNone = Annotated[
+    float, BeforeValidator(_duration), Field(ge=0), _quantity_schema(_TIME_UNITS, "minimum")
+]
 Listen = Annotated[str, _Form(_HOST + _PORT, "host:port, like 127.0.0.1:8080")]
 RedirectHost = Annotated[str, _Form(f"{_HOST}(?:{_PORT})?", "host or host:port")]
 HttpUrl = Annotated[
@@ -130,3 +135,41 @@ Headers = dict[HeaderName, HeaderValue]
 Network = Annotated[
     IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str), PlainSerializer(str)
 ]
+PublicKey = Annotated[
+    str,
+    _Form(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=?", "a public key as `keys generate` prints it"),
+]
+
+
+def _free_name(name: str) -> str:
+    if name.startswith("scanner-"):
+        raise ValueError("must not begin with scanner-: so scanners are called")
+    return name
+
+
+class Section(BaseModel):
+    """Keys of the configuration; unknown ones are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Analyst(Section):
+    """Whose signatures on actions count, and for what."""
+
+    name: Annotated[
+        str,
+        _Form(r"[a-z0-9][a-z0-9._-]{0,63}", "a name of a-z, 0-9, dots and dashes"),
+        AfterValidator(_free_name),
+    ]
+    role: Literal["analyst", "approver", "former"]
+    public_key: PublicKey
+
+
+def _different_people(analysts: tuple[Analyst, ...]) -> tuple[Analyst, ...]:
+    for member in ("name", "public_key"):
+        if len({str(getattr(analyst, member)).rstrip("=") for analyst in analysts}) < len(analysts):
+            raise ValueError(f"must not have the same {member} twice")
+    return analysts
+
+
+Analysts = Annotated[tuple[Analyst, ...], AfterValidator(_different_people)]

@@ -20,6 +20,7 @@
     ├── Unavailable                 we cannot answer now: overload, shutdown, out of time
     ├── EngineError                 an engine could not judge; never leaves the pipeline
     ├── StoreError                  a verdict store failed; never fails a request
+    ├── EnvelopeError               a quarantine envelope cannot be sealed or opened
     ├── Unreadable                  a file on disk cannot be judged as it stands
     └── ConfigError                 the operator must change something; exit 2
 
@@ -154,6 +155,10 @@ class EngineError(ScannerError):
 
 class StoreError(ScannerError):
     """A verdict store could not read or write."""
+
+
+class EnvelopeError(ScannerError):
+    """A quarantine envelope is damaged, sealed to others, or cannot be sealed."""
 
 
 class Unreadable(ScannerError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scanner.media import MediaRef
-    from scanner.verdict import Decision, Outcome, Verdict
+    from scanner.verdict import ContentId, Decision, Outcome, Override, Verdict
 
 
 class Source(StrEnum):
@@ -165,6 +165,15 @@ class Detected:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """Somebody is given media. `caller` is a keyed hash of who he is."""
+
+    occasion: Occasion
+    content: ContentId
+    caller: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """The policy only observes: enforcing would have withheld this media, or did not get a verdict in time.
 
@@ -214,6 +223,87 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantineStored:
+    """A sample or record is in the store; `new` unless it was there already."""
+
+    store: str
+    name: str
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineFailed:
+    """A sample or record could not be written (`store` is `outbox`) or shipped; what waits is tried again."""
+
+    store: str
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class HomeserverTold:
+    """The homeserver was told of infected media, or of its release.
+
+    `result`: quarantined, released, protected (a moderator said that it must not be), gone, or failed: then
+    `problem` says why, and it is tried again. `media` is "" where not even that came to be tried.
+    """
+
+    media: str
+    result: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overridden:
+    """An analyst's word decided about a media; `outcome` is what the engines say of it."""
+
+    occasion: Occasion
+    outcome: Outcome
+    override: Override
+
+
+@dataclass(frozen=True, slots=True)
+class ActionJudged:
+    """An analyst's statement was found in the store, or became another `result` (`actions.Standing`).
+
+    Whoever can write to the store may have put it there: `author` is what it says of itself.
+    """
+
+    id: str
+    action: str
+    result: str
+    sha256: str
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionsUnread:
+    """Analysts' statements cannot be read; those known stay in force. "" for `problem`: they can be again."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSigned:
+    """A head of the audit chain: in a log that is kept elsewhere it shows whether the end was cut off."""
+
+    number: int
+    sha256: str
+    at: str
+    author: str
+    signature: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditBroken:
+    """A record of the audit chain that was there, with this number and SHA-256, is gone or another."""
+
+    number: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessChanged:
     """A child process of ours started, ended or is tried again. `state` is one word."""
 
@@ -255,13 +345,22 @@ Event = (
     | EngineFailed
     | BackendChanged
     | Scanned
+    | Delivered
     | Detected
+    | HomeserverTold
     | Observed
     | Reloaded
     | ReloadFailed
     | CanaryRan
     | StoreFailed
     | ProcessChanged
+    | Overridden
+    | ActionJudged
+    | ActionsUnread
+    | AuditSigned
+    | AuditBroken
+    | QuarantineFailed
+    | QuarantineStored
     | SignaturesUpdated
     | LibraryWarned
 )

@@ -65,6 +65,27 @@ def add_configuration_gauges(
     )
 
 
+def add_quarantine_gauges(metrics: Metrics, *, pending: Callable[[], int], held: Callable[[], int]) -> None:
+    """Samples and records that wait for the store, and the bytes of those samples."""
+    metrics.gauge("quarantine_pending_objects", "Waiting for the store.", lambda: [((), pending())])
+    metrics.gauge("quarantine_pending_bytes", "Of samples that wait.", lambda: [((), held())])
+
+
+def add_homeserver_quarantine_gauge(metrics: Metrics, pending: Callable[[], int]) -> None:
+    """Media that the homeserver is still to be told of."""
+    metrics.gauge("homeserver_quarantine_pending", "Still to be told.", lambda: [((), pending())])
+
+
+def add_override_gauges(metrics: Metrics, *, count: Callable[[], int], read_at: Callable[[], float]) -> None:
+    """How many are in force, and the Unix time at which the store was last read."""
+    metrics.gauge("overrides", "Analysts' decisions in force.", lambda: [((), count())])
+    metrics.gauge(
+        "overrides_read_timestamp_seconds",
+        "When analysts' statements were last read from the store.",
+        lambda: [((), read_at())],
+    )
+
+
 def _add_engine_gauges(metrics: Metrics, clamds: Sequence[ClamdBackend]) -> None:
     def each(read: Callable[[ClamdBackend], float | None]) -> Read:
         """One number for each clamd that has one."""

@@ -29,7 +29,7 @@ from scanner.engines.clamav import ClamAV
 from scanner.engines.mime import Mime
 from scanner.events import BackendChanged, Bus, Event, Publish
 from scanner.pipeline import Pipeline
-from scanner.ports import Engine, VerdictCache
+from scanner.ports import Engine, Quarantine, VerdictCache
 from scanner.verdict import IndexSecret
 from scanner.verdict_cache.memory import Memory
 
@@ -55,6 +55,7 @@ async def judging(
     cache: VerdictCache,
     index: IndexSecret,
     epoch: Callable[[], int] = lambda: 0,
+    quarantine: Quarantine | None = None,
 ) -> AsyncIterator[Judge]:
     """Engines, slots, budget and pipeline: the same for whoever brings samples.
 
@@ -78,6 +79,7 @@ async def judging(
             identify=mime.identify,
             publish=bus.publish,
             clean_ttl=config.verdict_cache.clean_ttl,
+            quarantine=quarantine,
         )
         canary = Canary(clamav.backends, bus.publish)
         bus.add(partial(_wake, canary))

@@ -24,6 +24,10 @@ from scanner.errors import ConfigError
 REQUEST_SECRET = "request-secret"
 # The secret that names remembered content, likewise.
 INDEX_SECRET = "index-secret"
+# The private half of the SOC's key, where no public one is named.
+QUARANTINE_KEY = "quarantine-key"
+# What a scanner signs the audit chain with.
+AUDIT_KEY = "audit-key"
 _RETIRED = ".retired-"
 
 
@@ -35,6 +39,19 @@ def read_secret(path: Path, key: str) -> bytes:
         raise ConfigError(f"{key}: {path}: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{key}: {path}: {error}") from None
+
+
+def read_token(path: Path, key: str) -> str:
+    """The access token in a named file; `key` is the configuration key that names it."""
+    try:
+        token = path.read_text("ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigError(f"{key}: {path}: holds no access token")
+    return token
 
 
 def read_or_generate_secret(named: Path | None, default: Path, key: str) -> bytes:

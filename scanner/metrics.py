@@ -19,20 +19,29 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 
 from scanner.events import (
+    ActionJudged,
+    ActionsUnread,
     Answered,
+    AuditBroken,
+    AuditSigned,
     BackendChanged,
     BadRequest,
     CanaryRan,
     Crashed,
     DecryptFailed,
+    Delivered,
     Detected,
     EngineAnswered,
     EngineFailed,
     Event,
     FlightJoined,
+    HomeserverTold,
     LibraryWarned,
     Observed,
+    Overridden,
     ProcessChanged,
+    QuarantineFailed,
+    QuarantineStored,
     Rejected,
     Reloaded,
     ReloadFailed,
@@ -49,26 +58,25 @@ from scanner.verdict import Category, Outcome, Reason
 # The reasons of the scanner API and the errcodes on the homeserver's routes (facts/wire.md): ours, and those
 # that it says of media every day; its others count as `other`.
 REASONS = (
-    "M_CANNOT_OVERWRITE_MEDIA",
-    "M_FORBIDDEN",
-    "M_LIMIT_EXCEEDED",
-    "M_MISSING_TOKEN",
-    "M_NOT_FOUND",
-    "M_NOT_YET_UPLOADED",
-    "M_TOO_LARGE",
-    "M_UNKNOWN",
-    "M_UNKNOWN_TOKEN",
-    "MCS_BAD_DECRYPTION",
-    "MCS_MALFORMED_JSON",
-    "MCS_MEDIA_FAILED_TO_DECRYPT",
-    "MCS_MEDIA_NOT_CLEAN",
-    "MCS_MEDIA_REQUEST_FAILED",
-    "MCS_MIME_TYPE_FORBIDDEN",
+    *("M_CANNOT_OVERWRITE_MEDIA", "M_FORBIDDEN", "M_LIMIT_EXCEEDED", "M_MISSING_TOKEN", "M_NOT_FOUND"),
+    *("M_NOT_YET_UPLOADED", "M_TOO_LARGE", "M_UNKNOWN", "M_UNKNOWN_TOKEN"),
+    *("MCS_BAD_DECRYPTION", "MCS_MALFORMED_JSON", "MCS_MEDIA_FAILED_TO_DECRYPT", "MCS_MEDIA_NOT_CLEAN"),
+    *("MCS_MEDIA_REQUEST_FAILED", "MCS_MIME_TYPE_FORBIDDEN"),
 )
 _REJECTIONS = ("overload", "shutdown", "timeout", "too_large")
 _OBJECTIONS = (*Reason, "overload", "timeout")
 _RESULTS = ("clean", "found", "error", "timeout", "limit", "eof")
 _DECRYPT_FAILURES = ("body", "hash", "key", "version")
+_WRITES = ("stored", "existing", "failed")
+# `upstream.admin.Fate`, and `failed`.
+_FATES = ("quarantined", "protected", "gone", "released", "failed")
+# `quarantine.actions` knows these words; a test holds both to each other.
+_ACTIONS = ("release", "allow", "deny", "forget", "delete", "hold", "export", "other")
+_STANDINGS = (
+    *("approved", "waiting", "early", "expired", "forged", "other_store"),
+    *("self_approved", "replayed", "malformed"),
+)
+_OVERRIDES = {True: "allow", False: "deny"}
 _UPDATES = ("updated", "current", "cooldown", "failed")
 _LOOKUPS = ("hit", "miss", "stale")
 _UPSTREAMS = ("homeserver",)
@@ -79,7 +87,7 @@ _UPSTREAM_CODES = (*_CODES, "301", "302", "307", "308", "501", "error", "timeout
 _SOURCES = tuple(source.value for source in Source if source is not Source.CANARY)
 _OUTCOMES = {outcome: outcome.name.lower() for outcome in Outcome}
 _BOOLEANS = {False: "false", True: "true"}
-_STAGES = ("queue", "fetch", "decrypt", "engine", "total")
+_STAGES = ("queue", "fetch", "decrypt", "engine", "quarantine", "total")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 _SIZES = tuple(2**power for power in range(10, 26))
 
@@ -110,6 +118,7 @@ class Metrics:
         self._define_http(dict.fromkeys(routes))
         self._define_scans()
         self._define_work(tuple(backends), tier)
+        self._define_quarantine()
 
     def _define_http(self, routes: Iterable[tuple[str, str]]) -> None:
         self._requests = self._counter(
@@ -218,6 +227,23 @@ class Metrics:
         )
         self._canary_seconds = self._number("canary_duration_seconds", "How long the last canary took.")
 
+    def _define_quarantine(self) -> None:
+        self._quarantine_writes = self._counter(
+            "quarantine_writes_total", "Samples and records on their way.", ("result",), product(_WRITES)
+        )
+        self._homeserver_quarantine = self._counter(
+            "homeserver_quarantine_total", "What became of media there.", ("result",), product(_FATES)
+        )
+        self._actions = self._counter(
+            "quarantine_actions_total",
+            "Analysts' statements found in the store.",
+            ("action", "result"),
+            product(_ACTIONS, _STANDINGS),
+        )
+        self._overridden = self._counter(
+            "overridden_total", "Decisions that an analyst made.", ("override",), product(_OVERRIDES.values())
+        )
+
     def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Count `event`."""
         match event:
@@ -245,14 +271,28 @@ class Metrics:
                 self._decrypt_failures[(cause,)].inc()
             case Rejected(cause):
                 self._rejected[(cause,)].inc()
+            case QuarantineStored(new=new):
+                self._quarantine_writes[("stored" if new else "existing",)].inc()
+            case QuarantineFailed():
+                self._quarantine_writes[("failed",)].inc()
+            case HomeserverTold(result=result):
+                self._homeserver_quarantine[(result,)].inc()
+            case ActionJudged(action=action, result=result):
+                self._actions[action, result].inc()
+            case Overridden(override=override):
+                self._overridden[(_OVERRIDES[override.allow],)].inc()
             case SignaturesUpdated(result):
                 self._signature_updates[(result,)].inc()
             case CanaryRan():
                 self._count_canary(event)
             case (
-                BackendChanged()
+                ActionsUnread()
+                | AuditBroken()
+                | AuditSigned()
+                | BackendChanged()
                 | BadRequest()
                 | Crashed()
+                | Delivered()
                 | EngineFailed()
                 | LibraryWarned()
                 | ProcessChanged()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import Self
 
 from scanner.admission import Slots
@@ -29,7 +30,7 @@ from scanner.events import (
     VerdictLookedUp,
 )
 from scanner.media import STEP, MediaRef, Sample
-from scanner.ports import Engine, VerdictCache
+from scanner.ports import Engine, Quarantine, VerdictCache
 from scanner.single_flight import SingleFlight
 from scanner.verdict import (
     UNKNOWN_TYPE,
@@ -68,6 +69,7 @@ class Pipeline:
         identify: Identify,
         publish: Publish,
         clean_ttl: float,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self._engines = tuple(engines)
         self._cache = cache
@@ -76,6 +78,8 @@ class Pipeline:
         self._identify = identify
         self._publish = publish
         self._clean_ttl = clean_ttl
+        self._quarantine = quarantine
+        self._keeps = quarantine.outcomes if quarantine is not None else frozenset[Outcome]()
         self._flights: SingleFlight[Hashable, Verdict] = SingleFlight(
             joined=lambda: publish(FlightJoined("local"))
         )
@@ -107,7 +111,7 @@ class Pipeline:
         attachment: bytes | None = None,
         caller: str = "",
     ) -> Verdict:
-        """The verdict on `sample`; `deadline` is in the event loop's time.
+        """The verdict on `sample`, which names its content; `deadline` is in the event loop's time.
 
         `attachment` is what names an encrypted one, its bytes having come from `occasion.ref`. Callers take
         turns. Raises Unavailable where no verdict can be had in time.
@@ -121,7 +125,7 @@ class Pipeline:
                 key = (content, sample.keyless, *(engine.versions() for engine in self._engines))
                 flight = self._flights.join(key, lambda: self._scan(occasion, sample, content, caller))
                 async with flight as verdict:
-                    return verdict
+                    return replace(verdict, content=content)
         except TimeoutError:
             raise Unavailable("not scanned in time, try again", "timeout") from None
 
@@ -146,9 +150,9 @@ class Pipeline:
     async def _known(self, content: ContentId, *, seen: bool, keyless: bool) -> Verdict | None:
         for versions in self._possible_versions():
             verdict = await self._cache.verdict(verdict_key(content, versions, keyless=keyless))
-            if verdict is not None:
+            if verdict is not None and not self._is_to_keep(verdict):
                 self._publish(VerdictLookedUp(self._cache.name, "hit"))
-                return verdict
+                return replace(verdict, content=content)
         self._publish(VerdictLookedUp(self._cache.name, "stale" if seen else "miss"))
         return None
 
@@ -164,7 +168,7 @@ class Pipeline:
         finally:
             body.release()
         self._publish(Scanned(occasion.source, occasion.encrypted, sample.size, verdict))
-        if verdict.conclusive and verdict.versions is not None:
+        if verdict.conclusive and verdict.versions is not None and not self._is_to_keep(verdict):
             await self._remember(content, verdict, verdict.versions, keyless=sample.keyless)
         return verdict
 
@@ -183,7 +187,8 @@ class Pipeline:
             self._publish(StageTimed("queue", time.monotonic() - queued))
             with self._timed("engine"):
                 async with sample.opened():
-                    return await self._verdict(await self._reports(sample), sample)
+                    verdict = await self._verdict(await self._reports(sample), sample)
+                    return await self._kept(verdict, sample)
 
     async def _reports(self, sample: Sample) -> tuple[Report, ...]:
         """All engines' at once; one after the other for a small sample, for which tasks cost too much."""
@@ -206,9 +211,20 @@ class Pipeline:
 
     async def _verdict(self, reports: tuple[Report, ...], sample: Sample) -> Verdict:
         verdict = Verdict(reports, judged_at=time.time())
-        if verdict.outcome is not Outcome.INFECTED:
+        if verdict.outcome is not Outcome.INFECTED and verdict.outcome not in self._keeps:
             return verdict
         return Verdict(reports, verdict.judged_at, await self._type(sample), await _hashes(sample))
+
+    async def _kept(self, verdict: Verdict, sample: Sample) -> Verdict:
+        """The verdict, once the quarantine has its sample: before that nobody is refused for it."""
+        if self._quarantine is None or not self._is_to_keep(verdict):
+            return verdict
+        with self._timed("quarantine"):
+            return replace(verdict, kept=await self._quarantine.keep(sample, verdict))
+
+    def _is_to_keep(self, verdict: Verdict) -> bool:
+        """A verdict without its sample is not remembered: the next sight of the content brings it."""
+        return verdict.outcome in self._keeps and not verdict.kept
 
     async def _type(self, sample: Sample) -> str:
         """For the detection's record; what goes wrong here must not lose the detection."""

@@ -5,12 +5,15 @@ Each Protocol has a contract suite in `tests/contracts/` that all its implementa
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from scanner.events import Event
+    from scanner.events import Detected, Event
     from scanner.media import Sample
-    from scanner.verdict import Alias, ContentId, Report, Verdict, VerdictKey
+    from scanner.verdict import Alias, ContentId, Outcome, Override, Report, Verdict, VerdictKey
 
 
 class Engine(Protocol):
@@ -75,6 +78,63 @@ class VerdictCache(Protocol):
 
     def entries(self) -> int:
         """How many verdicts and aliases are remembered here; a gauge."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Something in a store: its name, bytes, and when it was put there (Unix time)."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class Store(Protocol):
+    """Keeps quarantined samples and what belongs to them, by name; `name` is a metric label.
+
+    Names are those of `quarantine.layout`. Every method raises StoreError where the store cannot be had or
+    refuses, and StoreError alone.
+    """
+
+    name: str
+
+    async def put(self, key: str, content: Path | bytes) -> bool:
+        """Keep `content`, a file or its bytes, unless something has that name; whether nothing had."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """All of it, None if nothing has that name."""
+        ...
+
+    def listing(self, prefix: str) -> AsyncIterator[Stored]:
+        """What there is below `prefix`, by name."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Gone, if it was there."""
+        ...
+
+
+class Quarantine(Protocol):
+    """Where detections are safe before anybody is refused. `outcomes` are those whose samples are kept."""
+
+    outcomes: frozenset[Outcome]
+
+    async def keep(self, sample: Sample, verdict: Verdict) -> bool:
+        """Seal an opened sample and write it down durably; whether that is done. Does not raise."""
+        ...
+
+    async def record(self, detection: Detected) -> None:
+        """Write a detection down durably, once a content, media ID and day. Does not raise."""
+        ...
+
+
+class Overrides(Protocol):
+    """What analysts decided about contents, whatever the engines say. Asked for every decision."""
+
+    def of(self, content: ContentId) -> Override | None:
+        """What holds now. Does not block, does not raise."""
         ...
 
 

@@ -48,7 +48,7 @@ class Signatures(Protocol):
 class Readiness:
     """Asks every part whenever somebody wants to know."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is another part's word
         self,
         *,
         backends: Sequence[Signatures],
@@ -57,6 +57,9 @@ class Readiness:
         max_signature_age: float | None,
         accept_test_signatures: bool,
         update_problem: Callable[[], str] = lambda: "",
+        quarantine_problem: Callable[[], str] = lambda: "",
+        overrides_problem: Callable[[], str] = lambda: "",
+        admin_problem: Callable[[], str] = lambda: "",
         now: Callable[[], float] = time.time,
     ) -> None:
         self._backends = backends
@@ -65,6 +68,9 @@ class Readiness:
         self._max_signature_age = max_signature_age
         self._accept_test_signatures = accept_test_signatures
         self._update_problem = update_problem
+        self._quarantine_problem = quarantine_problem
+        self._overrides_problem = overrides_problem
+        self._admin_problem = admin_problem
         self._now = now
         self.stopping = False
 
@@ -85,6 +91,14 @@ class Readiness:
             warnings["reload"] = f"a clamd kept its old signatures ({problems}); mend or remove the new ones"
         if problem := self._update_problem():
             warnings["signature_updates"] = f"freshclam: {problem}; check clamav.mirrors and the network"
+        if problem := self._quarantine_problem():
+            warnings["quarantine"] = f"samples wait in the outbox ({problem}); check the quarantine store"
+        if problem := self._overrides_problem():
+            warnings["overrides"] = f"analysts' new decisions cannot be read ({problem}); check the store"
+        if problem := self._admin_problem():
+            warnings["homeserver_quarantine"] = (
+                f"infected media are not quarantined in the homeserver ({problem}); check its admin API"
+            )
         return warnings
 
     def _engine_reasons(self) -> dict[str, str]:

@@ -32,6 +32,8 @@ RELOADABLE = frozenset(
         "policy.unscannable",
         "policy.opaque_uploads",
         "policy.opaque_downloads",
+        "quarantine.analysts",
+        "quarantine.four_eyes",
         "log.level",
     }
 )

@@ -13,7 +13,7 @@ import hmac
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import NewType
 
@@ -43,6 +43,7 @@ class Reason(StrEnum):
 
     MALWARE = "malware"
     FORBIDDEN_TYPE = "forbidden_type"
+    DENIED = "denied"
     OPAQUE = "opaque"
     # unscannable
     ENCRYPTED_ARCHIVE = "encrypted_archive"
@@ -132,12 +133,18 @@ class Hashes:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All reports on one content. `judged_at` is Unix time; `hashes` are kept for infected content only."""
+    """All reports on one content. `judged_at` is Unix time; `hashes` stand there for what is quarantined.
+
+    `kept`: the quarantine has the sample, or needs none of it. `content` names what was judged; whoever hands
+    a verdict out says so, it is not stored.
+    """
 
     reports: tuple[Report, ...]
     judged_at: float = 0.0
     mime_type: str = UNKNOWN_TYPE
     hashes: Hashes | None = None
+    kept: bool = False
+    content: ContentId | None = field(default=None, compare=False)
 
     @property
     def outcome(self) -> Outcome:
@@ -171,6 +178,7 @@ class Verdict:
                 "judged_at": self.judged_at,
                 "mime_type": self.mime_type,
                 "hashes": self.hashes and [self.hashes.sha256, self.hashes.sha1, self.hashes.md5],
+                "kept": self.kept,
             }
         )
 
@@ -183,7 +191,8 @@ class Verdict:
             for engine, outcome, version, reason, names in stored["reports"]
         )
         hashes = stored["hashes"] and Hashes(*stored["hashes"])
-        return cls(reports, stored["judged_at"], stored["mime_type"], hashes)
+        kept = bool(stored.get("kept", False))  # absent from before there was a quarantine
+        return cls(reports, stored["judged_at"], stored["mime_type"], hashes, kept)
 
 
 class IndexSecret:
@@ -208,6 +217,10 @@ class IndexSecret:
         """
         return Alias(self._mac(b"alias", f"{origin}/{media_id}\0".encode() + attachment))
 
+    def caller(self, name: str) -> bytes:
+        """Tells callers apart without telling who they are; `name` may be a token."""
+        return self._mac(b"caller", name.encode())
+
     def _mac(self, purpose: bytes, message: bytes) -> bytes:
         return hmac.digest(self._secret, purpose + b"\0" + message, "sha256")
 
@@ -223,17 +236,28 @@ def verdict_key(content: ContentId, versions: Mapping[str, str], *, keyless: boo
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """An analyst's word on a content, whatever engines say: hand it over, or not. `expires` is Unix time."""
+
+    allow: bool
+    reason: str
+    author: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What the policy makes of a verdict: hand the media over, or not, and why not.
 
     `observed`: it is handed over only because the policy observes; `approved` is what enforcing would say.
-    `detections` are what makes it infected.
+    `override` stands there if it made a difference, `detections` are what makes it infected.
     """
 
     deliver: bool
     outcome: Outcome
     reason: Reason | None = None
     observed: bool = False
+    override: Override | None = None
     detections: tuple[Detection, ...] = ()
 
     @property
@@ -261,9 +285,13 @@ class Policy:
         """As `policy.mode` has it; a metric label."""
         return "observe" if self.observe else "enforce"
 
-    def decide(self, verdict: Verdict, *, upload: bool = False) -> Decision:
-        """The only place where open or closed is chosen; runs after the cache."""
-        decision = self._enforce(verdict, upload)
+    def decide(self, verdict: Verdict, override: Override | None = None, *, upload: bool = False) -> Decision:
+        """The only place where open or closed is chosen; runs after the cache.
+
+        An allow hands over whatever was judged, but never what was not (FAILED); a deny withholds whatever is
+        not infected anyway, as FORBIDDEN.
+        """
+        decision = _overruled(verdict.outcome, override) or self._enforce(verdict, upload)
         if self.observe and not decision.deliver:
             return replace(decision, deliver=True, observed=True)
         return decision
@@ -292,6 +320,17 @@ class Policy:
         if reason is Reason.ENCRYPTED_DOCUMENT:
             return self.deliver_encrypted_documents
         return self.deliver_unscannable
+
+
+def _overruled(outcome: Outcome, override: Override | None) -> Decision | None:
+    if override is None:
+        return None
+    if override.allow:
+        unmoved = outcome in (Outcome.CLEAN, Outcome.FAILED)
+        return None if unmoved else Decision(deliver=True, outcome=Outcome.CLEAN, override=override)
+    if outcome is Outcome.INFECTED:
+        return None
+    return Decision(deliver=False, outcome=Outcome.FORBIDDEN, reason=Reason.DENIED, override=override)
 
 
 def _first_reason(verdict: Verdict, outcome: Outcome) -> Reason | None:

@@ -26,6 +26,9 @@ _CLIENT = f"{_E2E}/test_scan_file.py::test_the_example_uploads_what_is_clean"
 _GREETING = (
     "tests/cli/test_serve.py::test_it_says_where_it_listens_how_old_the_signatures_are_and_what_to_try"
 )
+_WORKSTATION = (
+    "tests/cli/test_quarantine_store.py::test_credentials_and_a_bucket_are_all_that_a_workstation_needs"
+)
 _UNIT = f"{_DEPLOY}/test_systemd.py::test_the_unit_is_valid"
 _CLAMDS_UNIT = f"{_DEPLOY}/test_systemd.py::test_what_is_added_to_debians_clamd_is_valid"
 _COMPOSE = f"{_DEPLOY}/test_images.py::test_the_compose_file_is_one"
@@ -33,7 +36,34 @@ _CONTAINERS = f"{_DEPLOY}/test_containers.py::test_the_services_scan_together_an
 _LOOP = "tests/test_media.py::test_twenty_megabytes_do_not_hold_the_event_loop"
 _PACKAGES = "tests/test_bootstrap.py::test_bootstrap_installs_clamd_and_neither_starts_nor_enables_a_service"
 
+_SIGNED = "tests/cli/test_statements.py::test_what_is_said_is_filed_with_an_audit_record"
+_APPROVED = "tests/cli/test_quarantine_actions.py::test_release_counts_once_a_colleague_approved"
+_LISTED = "tests/cli/test_verdict.py::test_list_shows_who_said_what_and_until_when_on_80_columns"
+_CUT = "tests/cli/test_audit.py::test_end_that_was_cut_off_is_found_by_a_head_from_elsewhere"
+_VERIFIED = "tests/cli/test_audit.py::test_chain_that_is_whole_is_verified"
+
 SHOWN_BY: Mapping[str, str] = {
+    "media-scanner keys generate --kind signing ANALYST_KEY": (
+        "tests/cli/test_keys.py::test_signing_key_has_a_public_key_of_its_own_kind"
+    ),
+    "media-scanner keys show-public --kind audit": (
+        "tests/cli/test_keys.py::test_public_half_of_what_signs_the_audit_chain_is_shown"
+    ),
+    "media-scanner quarantine release SHA256 --reason 'a false positive' --key ANALYST_KEY": _APPROVED,
+    "media-scanner quarantine approve ID --key APPROVER_KEY": _APPROVED,
+    "media-scanner verdict deny SHA256 --reason 'seen elsewhere' --expires 7d --key ANALYST_KEY": _SIGNED,
+    "media-scanner verdict allow SHA256 --reason 'our own installer' --expires 2999-12-31"
+    " --key ANALYST_KEY": _LISTED,
+    "media-scanner verdict list": _LISTED,
+    "media-scanner verdict forget SHA256 --reason 'mended' --key ANALYST_KEY": (
+        "tests/cli/test_verdict.py::test_what_was_said_is_taken_back_for_as_long_as_it_would_hold"
+    ),
+    "media-scanner audit tail -n 50": (
+        "tests/cli/test_audit.py::test_last_records_are_told_on_a_line_each_and_harmless"
+    ),
+    "media-scanner audit verify": _VERIFIED,
+    "media-scanner audit verify --head NUMBER:SHA256": _CUT,
+    "audit verify --head": _CUT,
     "make demo": _DEMO,
     "make demo ONCE=1 PICTURE=docs/demo.svg": _DEMO,
     "make demo SIGNATURES=installed": _DEMO,
@@ -53,6 +83,9 @@ SHOWN_BY: Mapping[str, str] = {
     "make bench-docs": _PUBLISH,
     "media-scanner config import config.yaml >/etc/media-scanner.yaml": _GUIDE,
     "media-scanner keys import-pickle config.yaml request_secret": _GUIDE,
+    "export AWS_PROFILE=soc": _WORKSTATION,
+    "media-scanner quarantine list --bucket NAME --endpoint-url https://s3.example.org"
+    " --prefix matrix/": _WORKSTATION,
     "media-scanner serve": _GREETING,
     "media-scanner serve --config FILE": _GREETING,
     "scan --remote": _REMOTE,

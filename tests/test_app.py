@@ -25,11 +25,13 @@ from scanner.engines.mime import Mime
 from scanner.errors import ConfigError
 from scanner.event_sinks.log import Log
 from scanner.events import Reloaded, ReloadFailed
-from scanner.key_files import read_or_generate_secret, rotate_secret
+from scanner.key_files import read_or_generate_secret, read_secret, rotate_secret
+from scanner.quarantine.outbox import Outbox
 from scanner.upstream.connection import Connection
 from scanner.verdict_cache.sqlite import Sqlite
 from scanner.web.routes import API
 from scanner.web.server import Site
+from tests.crypto.test_envelope import opened
 from tests.fake_homeserver import FakeHomeserver, serving, until
 from tests.raw_client import connected, request
 from tests.real_clamd import EICAR, Clamd, free_port
@@ -80,7 +82,8 @@ def descriptors() -> list[str]:
 async def held() -> tuple[list[str], set[asyncio.Task[Any]], list[str]]:
     """Descriptors, tasks and threads but the event loop's own, once those that are ending have ended."""
     await asyncio.sleep(0.1)
-    threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+    names = [thread.name for thread in threading.enumerate()]
+    threads = [name for name in names if not name.startswith(("asyncio_", "uvloop_"))]
     return descriptors(), asyncio.all_tasks(), threads
 
 
@@ -99,8 +102,17 @@ def test_a_service_serves_and_finds(tmp_path: Path, clamd: Clamd, run: Run) -> N
                 assert service.cache.entries() == 2
 
     run(serve())
-    assert {path.name for path in tmp_path.iterdir()} == {"request-secret", "index-secret", "verdicts.sqlite"}
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    secrets = {"request-secret", "index-secret", "quarantine-key", "audit-key"}
+    assert {path.name for path in tmp_path.iterdir()} == secrets | {
+        *("verdicts.sqlite", "deliveries.sqlite", "outbox", "quarantine"),
+    }
+    [sample] = (tmp_path / "quarantine" / "v1" / "objects").rglob("*/sha256/*/*/*")
+    key = read_secret(tmp_path / "quarantine-key", "")
+    assert opened(sample.read_bytes(), key) == EICAR
+    assert len([*(tmp_path / "quarantine" / "v1" / "detections").rglob("*.json")]) == 1
+    assert not any(path.is_file() for path in (tmp_path / "outbox").rglob("*"))
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
 
 
 @LOOPS
@@ -142,7 +154,7 @@ async def test_resources_are_closed_in_the_reverse_order_of_their_opening(
 
         monkeypatch.setattr(kind, method, noted)
 
-    for kind in (Log, EmbeddedClamd, ClamAV, Mime, Sqlite, Connection):
+    for kind in (Log, EmbeddedClamd, ClamAV, Mime, Sqlite, Outbox, Connection):
         note(kind, "__aenter__", opened)
         note(kind, "__aexit__", closed)
     note(Site, "listen", opened)
@@ -151,7 +163,8 @@ async def test_resources_are_closed_in_the_reverse_order_of_their_opening(
     async with running(configured(tmp_path, clamav={"addresses": ["embedded"]}), "1"):
         pass
 
-    assert opened == ["Log", "EmbeddedClamd", "Sqlite", "ClamAV", "Mime", "Connection", "Site", "Site"]
+    engines = ["ClamAV", "Mime"]
+    assert opened == ["Log", "EmbeddedClamd", "Sqlite", "Outbox", *engines, "Connection", "Site", "Site"]
     assert closed == opened[::-1]
 
 

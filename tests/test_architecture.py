@@ -31,12 +31,15 @@ MAY_IMPORT = {
     "ports": LEVEL_0 | {"media", "events"},
     "single_flight": LEVEL_0 | {"media", "events"},
     "admission": LEVEL_0 | {"media", "events"},
+    "sqlite_file": {"errors"},
     # 2: the story, and what it is told about; none of them knows another
     "pipeline": LEVEL_0_AND_1,
+    "quarantine": LEVEL_0_AND_1 | {"durable", "sqlite_file"},
+    "stores": LEVEL_0_AND_1 | {"durable"},
     "clamd": LEVEL_0_AND_1,
     "containers": LEVEL_0_AND_1,
     "engines": LEVEL_0_AND_1 | {"clamd", "containers"},
-    "verdict_cache": LEVEL_0_AND_1,
+    "verdict_cache": LEVEL_0_AND_1 | {"sqlite_file"},
     "event_sinks": LEVEL_0_AND_1,
     "upstream": LEVEL_0_AND_1,
     "metrics": LEVEL_0_AND_1,
@@ -45,45 +48,53 @@ MAY_IMPORT = {
     # 3
     "web": LEVEL_0_AND_1 | {"pipeline", "upstream"},
     "files": LEVEL_0_AND_1,
-    "doctor": LEVEL_0_AND_1 | {"canary", "clamd", "containers", "key_files", "tls"},
+    "doctor": LEVEL_0_AND_1
+    | {"canary", "clamd", "containers", "key_files", "quarantine", "stores", "tls"},
     "gauges": LEVEL_0_AND_1 | {"clamd", "metrics"},
     # 4
     "strict_yaml": {"errors"},
     "config_values": set[str](),
-    "config": {"errors", "config_values", "strict_yaml"},
+    "config_quarantine": {"config_values"},
+    "config": {"errors", "config_quarantine", "config_values", "strict_yaml"},
     "migration": {"config", "errors", "strict_yaml"},
     "epoch": {"errors"},
     "tls": {"errors"},
+    "durable": set[str](),
     "library_log": LEVEL_0_AND_1,
     "reload": {"config", "errors", "events"},
     "key_files": {"crypto", "errors"},
+    "analysts": LEVEL_0_AND_1 | {"config", "gauges", "judge", "key_files", "metrics", "quarantine"},
     "remote": LEVEL_0_AND_1,
     "synapse_module": set[str](),  # Synapse imports it alone
     "cli": LEVEL_0_AND_1
-    | {"app", "clamd", "config", "doctor", "epoch", "files", "judge", "key_files"}
-    | {"migration", "remote", "tls"},
+    | {"analysts", "app", "clamd", "config", "doctor", "epoch", "files", "judge", "key_files"}
+    | {"migration", "quarantine", "safekeeping", "remote", "stores", "tls"},
     "__main__": {"cli"},
 }
 # The composition root knows every class.
-KNOWS_EVERYTHING = {"app", "judge"}
+KNOWS_EVERYTHING = {"app", "consequences", "judge", "safekeeping"}
 # Folders of interchangeable siblings, which never import each other.
-INTERCHANGEABLE = {"engines", "verdict_cache", "event_sinks"}
+INTERCHANGEABLE = {"engines", "stores", "verdict_cache", "event_sinks"}
 # Each library has its doors; behind them nobody knows it.
 LIBRARIES = {
-    "aiohttp": {"doctor", "remote", "upstream", "web"},
+    "aiobotocore": {"doctor", "stores"},
+    "botocore": {"doctor", "stores"},
+    "aiohttp": {"doctor", "remote", "stores", "upstream", "web"},
     "cryptography": {"crypto"},
     "magic": {"engines", "cli"},
     "multidict": {"upstream", "web"},
     "multipart": {"web"},
     "prometheus_client": {"metrics"},
     "pyclamd": {"clamd"},
-    "pydantic": {"config", "config_values"},
+    "pydantic": {"config", "config_quarantine", "config_values"},
     "pydantic_core": {"config_values"},
+    "pyzipper": {"quarantine"},
     "structlog": {"event_sinks"},
     "synapse": {"synapse_module"},
     "twisted": {"synapse_module"},
     "rich": {"cli"},
     "typer": {"cli"},
+    "types_aiobotocore_s3": {"doctor", "stores"},
     "uvloop": {"cli"},
     "yaml": {"strict_yaml", "cli"},
     "yarl": {"upstream"},

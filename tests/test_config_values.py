@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from scanner.config_values import (
     ClamdAddress,
     Duration,
+    DurationOrNone,
     HeaderName,
     Headers,
     HttpUrl,
@@ -24,6 +25,7 @@ from scanner.config_values import (
 CASES: list[tuple[Any, list[object], list[object]]] = [
     (Size, ["20MiB", "1.5 gib", 5, "5", "5b"], ["MiB", "1e3", "20 MiBs", 0, [], None]),
     (Duration, ["2.5s", "7D", 0.5, "10 m"], ["1w", "s", -1, {}]),
+    (DurationOrNone, ["30d", 0, "0", "0d"], ["d", -1, None]),
     (Listen, ["[::1]:8080", "a:1"], ["a", "a:", "http://a:1", 8080]),
     (HttpUrl, ["https://a", "http://[::1]:80/"], ["a", "https://a/b", "https://u:p@a"]),
     (ClamdAddress, ["embedded", "unix:/c", "tcp:a:1"], ["/c", "unix:c", "tcp:a"]),

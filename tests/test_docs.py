@@ -56,7 +56,7 @@ def test_every_setting_is_documented_with_what_the_code_says_of_it(key: str, fie
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
-    documented = set(re.findall(r"^\| `([a-z_.]+)` \|", read("configuration.md"), re.MULTILINE))
+    documented = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", read("configuration.md"), re.MULTILINE))
     assert documented == {key for key, _ in settings()}
 
 

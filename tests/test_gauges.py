@@ -6,7 +6,12 @@ from scanner.admission import Budget, Slots
 from scanner.clamd.backend import Clamd, ClamdBackend
 from scanner.clamd.control import ClamdVersion
 from scanner.clamd.protocol import ClamdAddress
-from scanner.gauges import add_configuration_gauges, add_gauges
+from scanner.gauges import (
+    add_configuration_gauges,
+    add_gauges,
+    add_homeserver_quarantine_gauge,
+    add_override_gauges,
+)
 from scanner.metrics import Metrics
 from scanner.verdict_cache.memory import Memory
 
@@ -57,6 +62,12 @@ async def test_gauges_follow_what_they_are_read_from() -> None:
     assert 'verdict_cache_entries{tier="memory"} 0.0' in after
 
 
+def test_what_the_homeserver_is_to_be_told_is_a_gauge() -> None:
+    metrics = Metrics("1", [], [], "memory")
+    add_homeserver_quarantine_gauge(metrics, lambda: 3)
+    assert "homeserver_quarantine_pending 3.0" in scraped(metrics)
+
+
 def test_the_mode_in_force_and_the_last_reload_are_gauges() -> None:
     metrics, mode, last_reload = Metrics("1", [], [], "memory"), ["enforce"], [(True, 1_700_000_000.5)]
     add_configuration_gauges(metrics, mode=lambda: mode[0], last_reload=lambda: last_reload[0])
@@ -69,3 +80,9 @@ def test_the_mode_in_force_and_the_last_reload_are_gauges() -> None:
     after = scraped(metrics)
     assert 'policy_mode{mode="observe"} 1.0' in after
     assert "config_last_reload_successful 0.0" in after
+
+
+def test_what_analysts_decided_is_a_gauge() -> None:
+    metrics = Metrics("1", [], [], "memory")
+    add_override_gauges(metrics, count=lambda: 3, read_at=lambda: 1_700_000_000.0)
+    assert {"overrides 3.0", "overrides_read_timestamp_seconds 1.7e+09"} <= {*scraped(metrics)}

@@ -19,6 +19,7 @@ from scanner.errors import ConfigError
 from scanner.key_files import (
     read_or_generate_secret,
     read_secret,
+    read_token,
     retired_secret_files,
     rotate_secret,
     server_keys,
@@ -324,3 +325,24 @@ def test_rotations_at_once_lose_no_secret(tmp_path: Path) -> None:
         process.join()
     secrets = [path.read_bytes() for path in tmp_path.iterdir()]
     assert len(secrets) == len(set(secrets)) == rotated + 1
+
+
+@pytest.mark.parametrize("content", [b"syt_token", b"  syt_token\n"])
+def test_token_is_read_without_white_space_around_it(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    assert read_token(file, "a.key") == "syt_token"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"syt token", b"syt_\xe9", b"syt\x00token", b"a\nb"])
+def test_file_that_holds_no_token_is_one_line_that_does_not_show_it(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as problem:
+        read_token(file, "a.key")
+    assert problem.value.info == f"a.key: {file}: holds no access token"
+
+
+def test_token_file_that_is_absent_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a.key: .*token: No such file or directory"):
+        read_token(tmp_path / "token", "a.key")

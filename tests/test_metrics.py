@@ -11,21 +11,30 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Sample
 
 from scanner.events import (
+    ActionJudged,
+    ActionsUnread,
     Answered,
+    AuditBroken,
+    AuditSigned,
     BackendChanged,
     BadRequest,
     CanaryRan,
     Crashed,
     DecryptFailed,
+    Delivered,
     Detected,
     EngineAnswered,
     EngineFailed,
     Event,
     FlightJoined,
+    HomeserverTold,
     LibraryWarned,
     Observed,
     Occasion,
+    Overridden,
     ProcessChanged,
+    QuarantineFailed,
+    QuarantineStored,
     Rejected,
     Reloaded,
     ReloadFailed,
@@ -39,7 +48,7 @@ from scanner.events import (
 )
 from scanner.media import MediaRef
 from scanner.metrics import REASONS, Metrics
-from scanner.verdict import Decision, Detection, Outcome, Reason, Report, Verdict
+from scanner.verdict import ContentId, Decision, Detection, Outcome, Override, Reason, Report, Verdict
 from tests.web.test_dialects import MATRIX_TABLE, TABLE
 
 ROUTES = [("GET", "/scan/{media}"), ("POST", "/scan_encrypted")]
@@ -128,8 +137,28 @@ EVENTS: list[tuple[Event, dict[str, float]]] = [
     (BackendChanged("clamav", "embedded", "up"), {}),
     (StoreFailed("sqlite", "disk full"), {}),
     (ProcessChanged("clamd", "started"), {}),
+    (Delivered(OCCASION, ContentId(b"c"), b"caller"), {}),
+    (
+        HomeserverTold("mxc://example.org/abc", "quarantined"),
+        {'homeserver_quarantine_total{result="quarantined"}': 1},
+    ),
+    (HomeserverTold("", "failed", "gone"), {'homeserver_quarantine_total{result="failed"}': 1}),
+    (QuarantineStored("s3", "v1/x", new=True), {'quarantine_writes_total{result="stored"}': 1}),
+    (QuarantineStored("s3", "v1/x", new=False), {'quarantine_writes_total{result="existing"}': 1}),
+    (QuarantineFailed("s3", "v1/x", "gone"), {'quarantine_writes_total{result="failed"}': 1}),
     (SignaturesUpdated("failed", "no mirror"), {'signature_updates_total{result="failed"}': 1}),
     (LibraryWarned("asyncio", "slow"), {}),
+    (
+        Overridden(OCCASION, Outcome.INFECTED, Override(allow=True, reason="x", author="alice", expires=1.0)),
+        {'overridden_total{override="allow"}': 1, 'overridden_total{override="deny"}': 0},
+    ),
+    (
+        ActionJudged("x", "release", "forged", "0" * 64, "alice"),
+        {'quarantine_actions_total{action="release",result="forged"}': 1},
+    ),
+    (ActionsUnread("gone"), {}),
+    (AuditSigned(7, "0" * 64, "now", "scanner-1", "s", "k"), {}),
+    (AuditBroken(7, "0" * 64), {}),
 ]
 
 

@@ -48,6 +48,8 @@ def readiness(
     max_age: float | None = 7 * DAY,
     accepting: bool = False,
     update_problem: str = "",
+    admin_problem: str = "",
+    overrides_problem: str = "",
 ) -> Readiness:
     async def reachable() -> bool:
         return homeserver
@@ -59,6 +61,8 @@ def readiness(
         max_signature_age=max_age,
         accept_test_signatures=accepting,
         update_problem=lambda: update_problem,
+        admin_problem=lambda: admin_problem,
+        overrides_problem=lambda: overrides_problem,
         now=lambda: NOW,
     )
 
@@ -125,6 +129,12 @@ async def test_young_signatures_that_cannot_be_renewed_are_a_warning_and_no_reas
     assert all(len(text.split("; ")) == 2 for text in asked.warnings().values())
 
 
+async def test_a_homeserver_that_cannot_be_told_is_a_warning_and_no_reason() -> None:
+    asked = readiness(FRESH, admin_problem="the homeserver refuses the token")
+    assert await asked.reasons() == {}
+    assert "refuses the token" in asked.warnings()["homeserver_quarantine"]
+
+
 async def test_old_signatures_that_cannot_be_renewed_are_a_reason() -> None:
     clamd = Backend(Version(NOW - 30 * DAY), kept="own.ndb: Malformed database")
     assert (await readiness(clamd).reasons()).keys() == {"signatures"}
@@ -141,3 +151,9 @@ async def test_every_reason_says_what_to_do() -> None:
     texts += (await readiness(UNDATED).reasons()).values()
     assert len(texts) == 6
     assert all(len(text.split("; ")) == 2 for text in texts)
+
+
+async def test_decisions_that_cannot_be_read_are_a_warning_and_no_reason() -> None:
+    asked = readiness(FRESH, overrides_problem="the store did not answer in time")
+    assert await asked.reasons() == {}
+    assert "did not answer in time" in asked.warnings()["overrides"]

@@ -17,6 +17,7 @@ from scanner.verdict import (
     Hashes,
     IndexSecret,
     Outcome,
+    Override,
     Policy,
     Reason,
     Report,
@@ -190,6 +191,13 @@ def test_content_id_depends_on_the_secret() -> None:
     assert IndexSecret(SECRET).content(b"h" * 32) == IndexSecret(SECRET).content(b"h" * 32)
 
 
+def test_callers_are_told_apart_and_not_named() -> None:
+    index = IndexSecret(SECRET)
+    assert index.caller("Bearer alice") == index.caller("Bearer alice") != index.caller("Bearer bob")
+    assert index.caller("Bearer alice") != IndexSecret(bytes(32)).caller("Bearer alice")
+    assert b"alice" not in index.caller("Bearer alice")
+
+
 def test_alias_is_never_a_content_id() -> None:
     index = IndexSecret(SECRET)
     assert bytes(index.alias("a.org", "id", b"key")) != bytes(index.content(b"a.org/id\0key"))
@@ -287,6 +295,49 @@ def test_decision_names_the_reason_of_the_worst_report() -> None:
         (Outcome.FAILED, Reason.ENGINE_TIMEOUT),
     )
     assert decision == Decision(deliver=False, outcome=Outcome.INFECTED, reason=Reason.MALWARE)
+
+
+# -- analysts ------------------------------------------------------------------------------------
+
+ALLOW = Override(allow=True, reason="a false positive", author="alice", expires=1e12)
+DENY = replace(ALLOW, allow=False)
+
+
+def overruled(policy: Policy, outcome: Outcome, override: Override, *, upload: bool = False) -> Decision:
+    return policy.decide(Verdict((Report("e", outcome, "1"),)), override, upload=upload)
+
+
+@pytest.mark.parametrize("policy", [OPEN, CLOSED])
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.FAILED}))
+@pytest.mark.parametrize("upload", [False, True])
+def test_what_an_analyst_allows_is_delivered_whatever_was_found(
+    policy: Policy, outcome: Outcome, *, upload: bool
+) -> None:
+    decision = overruled(policy, outcome, ALLOW, upload=upload)
+    assert (decision.deliver, decision.approved, decision.outcome) == (True, True, Outcome.CLEAN)
+    assert decision.override == (None if outcome is Outcome.CLEAN else ALLOW)
+
+
+def test_what_was_not_judged_is_delivered_on_nobodys_word() -> None:
+    assert overruled(OPEN, Outcome.FAILED, ALLOW) == decide(OPEN, (Outcome.FAILED, None))
+    assert not OPEN.decide(Verdict(()), ALLOW).deliver
+
+
+@pytest.mark.parametrize("policy", [OPEN, CLOSED])
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.INFECTED}))
+def test_what_an_analyst_denies_is_withheld_whatever_was_found(policy: Policy, outcome: Outcome) -> None:
+    assert overruled(policy, outcome, DENY) == Decision(
+        deliver=False, outcome=Outcome.FORBIDDEN, reason=Reason.DENIED, override=DENY
+    )
+
+
+def test_denied_malware_stays_malware() -> None:
+    assert overruled(CLOSED, Outcome.INFECTED, DENY) == decide(CLOSED, (Outcome.INFECTED, None))
+
+
+def test_observing_hands_over_what_is_denied_and_says_so() -> None:
+    decision = overruled(Policy(observe=True), Outcome.CLEAN, DENY)
+    assert (decision.deliver, decision.observed, decision.reason) == (True, True, Reason.DENIED)
 
 
 # -- observing -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -19,16 +20,18 @@ from scanner.cli.doctor_output import as_document, show
 from scanner.cli.options import ConfigFile
 from scanner.cli.version import all_versions, product_version
 from scanner.config import Config
-from scanner.doctor import clamd, homeserver, keys, machine, service, updates
+from scanner.doctor import clamd, homeserver, keys, machine, s3, service, updates
 from scanner.doctor.clamd import Patient
 from scanner.doctor.examination import examine, worst
 from scanner.doctor.finding import Notes, Status
 from scanner.doctor.keys import Secret
+from scanner.doctor.s3_policy import bucket_policy, lifecycle
 from scanner.doctor.signatures import Terms
 from scanner.errors import ConfigError
 from scanner.events import Event, ProcessChanged
 from scanner.judge import clamd_beside
 from scanner.key_files import INDEX_SECRET, REQUEST_SECRET
+from scanner.safekeeping import bucket_of
 
 _ALL = "all"
 _EMBEDDED = "embedded"
@@ -43,6 +46,7 @@ class _Asked:
     config: Config
     file: Path | None
     access_token: str | None = field(repr=False)
+    maintenance: str | None = None
 
 
 def doctor(
@@ -59,16 +63,30 @@ def doctor(
             help="File with the access token of any user, to see the homeserver's upload limit.",
         ),
     ] = None,
+    maintenance_profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="AWS profile that may delete in the bucket: s3 then leaves nothing there."
+        ),
+    ] = None,
+    print_policy: Annotated[
+        bool,
+        typer.Option("--print-policy", help="Print what to put in force at the bucket, and do nothing else."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Look for what is wrong with this installation.
 
-    Says what to do about it. Changes nothing; takes half a minute at most. Run it as the service's user or
+    Says what to do about it. Changes nothing, but for small probes below doctor/ in the bucket of the
+    quarantine, if it is in one; takes half a minute at most. Run it as the service's user or
     as root: what another user may not see is skipped. Exits with 0 if nothing failed (warnings allowed), 1
     if something did, and 2 if the configuration cannot be used.
     """
     chosen = _chosen(groups or [_ALL])
-    asked = _Asked(Config.load(config), config, _token(access_token_file))
+    asked = _Asked(Config.load(config), config, _token(access_token_file), maintenance_profile)
+    if print_policy:
+        _print_policy(asked.config)
+        return
     looks = {name: partial(GROUPS[name], asked) for name in chosen}
     sections = asyncio.run(examine(looks))
     if as_json:
@@ -76,6 +94,14 @@ def doctor(
     else:
         show(sections)
     raise typer.Exit(1 if worst(sections) is Status.FAILED else 0)
+
+
+def _print_policy(config: Config) -> None:
+    bucket = bucket_of(config)
+    if bucket is None:
+        raise ConfigError(f"quarantine.store: is {config.quarantine.store}, so that there is no bucket")
+    document = {"bucket_policy": bucket_policy(bucket), "lifecycle": lifecycle(bucket)}
+    typer.echo(json.dumps(document, indent=2))
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
@@ -201,11 +227,20 @@ async def _service(asked: _Asked, notes: Notes) -> None:
     await service.examine(notes, asked.config.server.ops_listen)
 
 
+async def _s3(asked: _Asked, notes: Notes) -> None:
+    bucket = bucket_of(asked.config)
+    if bucket is None:
+        notes.skipped("store", f"quarantine.store is {asked.config.quarantine.store}, no bucket")
+    else:
+        await s3.examine(notes, bucket, asked.maintenance)
+
+
 # Every group: a file in `scanner/doctor`, and a line here.
 GROUPS: dict[str, Callable[[_Asked, Notes], Awaitable[None]]] = {
     "clamd": _clamd,
     "homeserver": _homeserver,
     "keys": _keys,
     "machine": _machine,
+    "s3": _s3,
     "service": _service,
 }

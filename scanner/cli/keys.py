@@ -1,8 +1,9 @@
-"""`media-scanner keys`: the secret that clients seal request bodies to."""
+"""`media-scanner keys`: the secret that clients seal request bodies to, and keys of other kinds."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,9 @@ from scanner.cli.options import ConfigFile
 from scanner.config import Config
 from scanner.crypto.olm_pickle import unpickle_secret
 from scanner.crypto.pk import ServerKeys, format_secret
+from scanner.crypto.signing import Signer, format_public_key
 from scanner.errors import ConfigError
-from scanner.key_files import REQUEST_SECRET, read_secret, rotate_secret, write_secret
+from scanner.key_files import AUDIT_KEY, REQUEST_SECRET, read_secret, rotate_secret, write_secret
 from scanner.migration import pickled_secret
 
 _KEY = "crypto.secret_file"
@@ -21,20 +23,57 @@ _KEY = "crypto.secret_file"
 app = typer.Typer(help="Make, show, rotate and import keys.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Kind(StrEnum):
+    """What a key is for: to open what clients seal, to open quarantined samples, to sign as an analyst."""
+
+    REQUEST = "request"
+    QUARANTINE = "quarantine"
+    SIGNING = "signing"
+
+
+class Own(StrEnum):
+    """Which of a scanner's own public keys."""
+
+    REQUEST = "request"
+    AUDIT = "audit"
+
+
 NewFile = Annotated[Path, typer.Argument(metavar="SECRET", help="Where to write the secret; must not exist.")]
 
 
 @app.command()
-def generate(file: NewFile, as_json: AsJson = False) -> None:
-    """Write a new secret (mode 0600) and print its public key."""
+def generate(
+    file: NewFile,
+    kind: Annotated[Kind, typer.Option("--kind", help="What it is for.")] = Kind.REQUEST,
+    as_json: AsJson = False,
+) -> None:
+    """Write a new secret (mode 0600) and print its public key.
+
+    A request secret opens what clients seal, a quarantine key what is quarantined. An analyst signs with a
+    signing key: its public half goes into quarantine.analysts.
+    """
     _write(file)
-    _print_public(file, as_json=as_json)
+    _print_key(_signing_public(file) if kind is Kind.SIGNING else _public(file), as_json=as_json)
 
 
 @app.command("show-public")
-def show_public(config: ConfigFile, as_json: AsJson = False) -> None:
-    """Print the public key that `GET public_key` answers."""
-    _print_public(_current(Config.load(config)), as_json=as_json)
+def show_public(
+    config: ConfigFile,
+    kind: Annotated[Own, typer.Option("--kind", help="Of which key.")] = Own.REQUEST,
+    as_json: AsJson = False,
+) -> None:
+    """Print the public key that `GET public_key` answers.
+
+    Or, of the kind audit, the one that belongs to what this scanner signs in the audit chain: list it in
+    quarantine.audit_public_keys of those who verify the chain elsewhere.
+    """
+    loaded = Config.load(config)
+    if kind is Own.AUDIT:
+        _print_key(_signing_public(_existing(loaded.state_dir / AUDIT_KEY)), as_json=as_json)
+    else:
+        _print_public(_current(loaded), as_json=as_json)
 
 
 @app.command()
@@ -90,10 +129,13 @@ def import_pickle(
 
 
 def _current(config: Config) -> Path:
-    named, generated = config.crypto.secret_file, config.state_dir / REQUEST_SECRET
-    if named is None and not generated.exists():
+    return config.crypto.secret_file or _existing(config.state_dir / REQUEST_SECRET)
+
+
+def _existing(generated: Path) -> Path:
+    if not generated.exists():
         raise ConfigError(f"{generated}: not there yet; it is made at the first start")
-    return named or generated
+    return generated
 
 
 def _write(file: Path, secret: str | None = None) -> None:
@@ -109,6 +151,13 @@ def _public(file: Path) -> str:
     return ServerKeys(read_secret(file, _KEY)).public_key
 
 
+def _signing_public(file: Path) -> str:
+    return format_public_key(Signer(read_secret(file, "state_dir")).public_key)
+
+
 def _print_public(file: Path, *, as_json: bool) -> None:
-    public_key = _public(file)
+    _print_key(_public(file), as_json=as_json)
+
+
+def _print_key(public_key: str, *, as_json: bool) -> None:
     typer.echo(json.dumps({"public_key": public_key}) if as_json else public_key)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scanner.cli import check_config, config, doctor, keys, scan, serve, verdict
+from scanner.cli import audit, check_config, config, doctor, keys, quarantine, scan, serve, verdict
 from scanner.cli.terminal import one_line
 from scanner.cli.version import all_versions
 from scanner.errors import ScannerError
@@ -26,8 +26,10 @@ app.command("serve")(serve.serve)
 app.command("scan")(scan.scan)
 app.command("check-config")(check_config.check_config)
 app.command("doctor")(doctor.doctor)
+app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(verdict.app, name="verdict")
 
 

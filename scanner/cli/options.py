@@ -11,7 +11,8 @@ import typer
 SYSTEM_FILE = Path("/etc/media-scanner.yaml")
 
 
-def _system_file() -> Path | None:
+def system_file() -> Path | None:
+    """The system's configuration, if there is one."""
     return SYSTEM_FILE if SYSTEM_FILE.exists() else None
 
 
@@ -19,7 +20,7 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        default_factory=_system_file,
+        default_factory=system_file,
         show_default=False,
         help=f"Configuration, if not {SYSTEM_FILE}.",
     ),

@@ -33,11 +33,11 @@ from scanner.media import Body, MediaRef, Sample
 from scanner.remote import RemoteScanner
 from scanner.verdict import Verdict
 
-_OCCASION = Occasion(MediaRef("localhost", "file"), Source.SCAN, encrypted=False, request_id="")
+OCCASION = Occasion(MediaRef("localhost", "file"), Source.SCAN, encrypted=False, request_id="")
 # Files in hand at once: enough that both lanes of scan slots are used.
 _FILES_PER_CORE = 4
 _FILES_ELSEWHERE = 4  # the scanner there has others to serve, Synapse first
-_PATIENCE = 3600.0  # seconds that a file may wait for the others; a scan itself has `clamav.scan_timeout`
+PATIENCE = 3600.0  # seconds that a file may wait for the others; a scan itself has `clamav.scan_timeout`
 _START_EMBEDDED, _START = 120.0, 10.0  # seconds; an embedded clamd may be loading its signatures
 _BY_SIGNAL = 128  # and its number: the shells' exit code
 _TEST_SET = (
@@ -118,9 +118,17 @@ async def _interruptible(
     return printer.tally.exit_code
 
 
+@asynccontextmanager
+async def usable_judge(config: Config) -> AsyncIterator[Judge]:
+    """What gives verdicts, once it can. Raises ScannerError where nothing could be called clean."""
+    clamd = _ClamdWatch()
+    async with judging_files(_patient(config), Bus([clamd]), note) as judge:
+        await _until_usable(judge, config, clamd)
+        yield judge
+
+
 async def _scan(paths: list[str], config: Config, printer: Printer, there: RemoteScanner | None) -> None:
-    patient = _patient(config)
-    async with _judging_here(patient) if there is None else _judging_there(patient, there) as judging:
+    async with _judging_here(config) if there is None else _judging_there(_patient(config), there) as judging:
         with printer:
             counting = asyncio.create_task(_count(paths, printer))
             try:
@@ -140,13 +148,11 @@ class _Judging:
 
 @asynccontextmanager
 async def _judging_here(config: Config) -> AsyncIterator[_Judging]:
-    clamd = _ClamdWatch()
-    async with judging_files(config, Bus([clamd]), note) as judge:
-        await _until_usable(judge, config, clamd)
+    async with usable_judge(config) as judge:
 
         async def verdict(body: Body) -> Verdict:
-            deadline = asyncio.get_running_loop().time() + _PATIENCE
-            return await judge.pipeline.inspect(_OCCASION, Sample(body), deadline)
+            deadline = asyncio.get_running_loop().time() + PATIENCE
+            return await judge.pipeline.inspect(OCCASION, Sample(body), deadline)
 
         at_once = _FILES_PER_CORE * (os.cpu_count() or 1) * len(judge.clamav.backends)
         yield _Judging(verdict, Files(judge.budget, config.limits.media_size), at_once)
@@ -162,7 +168,7 @@ async def _judging_there(config: Config, there: RemoteScanner) -> AsyncIterator[
 
 def _patient(config: Config) -> Config:
     """Nobody waits for our files but they for each other."""
-    limits = config.limits.model_copy(update={"queue_wait": _PATIENCE})
+    limits = config.limits.model_copy(update={"queue_wait": PATIENCE})
     return config.model_copy(update={"limits": limits})
 
 

@@ -144,7 +144,7 @@ class Printer:
         self._as_json = as_json
         self._clean_too = clean_too
         self._began = time.monotonic()
-        self._bar = _bar()
+        self._bar = bar()
         self._task = self._bar.add_task("Scanning", total=None)
 
     def __enter__(self) -> Self:
@@ -199,7 +199,8 @@ def note(line: str) -> None:
     print(one_line(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _bar() -> Progress:
+def bar() -> Progress:
+    """On standard error, where that is a terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console = Console(stderr=True)
     visible = sys.stderr.isatty()

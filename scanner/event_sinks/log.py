@@ -17,24 +17,34 @@ import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Self, assert_never
 
 from scanner.events import (
+    ActionJudged,
+    ActionsUnread,
     Answered,
+    AuditBroken,
+    AuditSigned,
     BackendChanged,
     BadRequest,
     CanaryRan,
     Crashed,
     DecryptFailed,
+    Delivered,
     Detected,
     EngineAnswered,
     EngineFailed,
     Event,
     FlightJoined,
+    HomeserverTold,
     LibraryWarned,
     Observed,
+    Overridden,
     ProcessChanged,
+    QuarantineFailed,
+    QuarantineStored,
     Rejected,
     Reloaded,
     ReloadFailed,
@@ -52,6 +62,7 @@ Fields = dict[str, Any]
 
 _ECS = {"version": "8.11.0"}
 _BAD_STATES = frozenset({"down", "ended", "kept", "missing", "problem", "restarting", "untrusted"})
+_GOOD_STANDINGS = frozenset({"approved", "waiting", "expired"})
 _UPDATE_LEVELS = {"updated": INFO, "current": DEBUG}
 _CANARY_LEVELS = {True: INFO, None: WARNING, False: ERROR}
 _CANARY_WORDS = {True: "passed", None: "no answer", False: "wrong answer"}
@@ -103,12 +114,12 @@ class Log:
         """How many lines were given up because nobody read them."""
         return self._writer.dropped
 
-    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each event
+    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one case for each event
         """Write what `event` deserves: one line, or none."""
         match event:
             case StageTimed() | VerdictLookedUp() | FlightJoined() | EngineAnswered() | UpstreamAnswered():
                 pass  # these and the next line's are for the metrics
-            case Scanned() | DecryptFailed() | Rejected():
+            case Scanned() | Delivered() | DecryptFailed() | Rejected():
                 pass
             case Answered():
                 self._answered(event)
@@ -133,6 +144,26 @@ class Log:
                 self._line(WARNING, "engine failed", {"engine": engine, "problem": problem})
             case StoreFailed(store, problem):
                 self._line(WARNING, "verdict cache failed", {"store": store, "problem": problem})
+            case QuarantineFailed(store, name, problem):
+                fields = {"store": store, "name": name, "problem": problem}
+                self._line(ERROR, "quarantine failed", fields)
+            case QuarantineStored(store, name, new):
+                self._line(INFO, "quarantined", {"store": store, "name": name, "new": new})
+            case HomeserverTold(media, result, problem):
+                fields = {"mxc": media, "problem": problem}
+                self._line(WARNING if problem else INFO, f"homeserver quarantine {result}", fields)
+            case Overridden():
+                self._overridden(event)
+            case ActionJudged():
+                level = INFO if event.result in _GOOD_STANDINGS else WARNING
+                self._line(level, f"action {event.result}", asdict(event))
+            case ActionsUnread(problem):
+                told = "cannot be read" if problem else "can be read again"
+                self._line(WARNING if problem else INFO, f"actions {told}", {"problem": problem})
+            case AuditSigned():
+                self._line(INFO, "audit head", asdict(event))
+            case AuditBroken():
+                self._line(ERROR, "audit chain broken", asdict(event))
             case Crashed(route, problem, where, request_id):
                 fields = {"route": route, "problem": problem, "where": where}
                 self._line(ERROR, "crashed", fields, request_id)
@@ -169,6 +200,18 @@ class Log:
             "reason": event.reason,
         }
         self._line(INFO, "would withhold", fields, event.occasion.request_id)
+
+    def _overridden(self, event: Overridden) -> None:
+        override = event.override
+        fields = {
+            "mxc": str(event.occasion.ref),
+            "source": event.occasion.source,
+            "verdict": event.outcome.name.lower(),
+            "author": override.author,
+            "reason": override.reason,
+        }
+        fate = "handed over" if override.allow else "withheld"
+        self._line(INFO, f"{fate} by an analyst", fields, event.occasion.request_id)
 
     def _reloaded(self, event: Reloaded) -> None:
         fields = {"changed": list(event.changed), "needs_restart": list(event.pending)}

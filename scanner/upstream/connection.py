@@ -77,13 +77,14 @@ class Connection:
         *,
         headers: Mapping[str, str] | None = None,
         payload: AsyncIterable[bytes] | bytes | None = None,
+        root: str = "_matrix",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request and its response; redirects to listed hosts are followed, without the token.
 
-        `path` stands behind `/_matrix/` and is sent as it is; a `payload` in pieces goes with a
+        `path` stands behind `root` and is sent as it is; a `payload` in pieces goes with a
         Content-Length among `headers`, and may be read again. Raises UpstreamSilent or UpstreamFailed.
         """
-        url = URL(f"{self._base}/_matrix/{path}", encoded=True)
+        url = URL(f"{self._base}/{root}/{path}", encoded=True)
         own = self.transport.headers_for_homeserver(caller)
         own.update(headers or ())
         async with self._timed(self._asked(method, url, own, payload)) as response:

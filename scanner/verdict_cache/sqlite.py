@@ -10,12 +10,10 @@ The file knows only the time of day, which may jump: an entry from the future is
 from __future__ import annotations
 
 import asyncio
-import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Self, TypeVar
@@ -23,10 +21,10 @@ from typing import Self, TypeVar
 from scanner.errors import StoreError
 from scanner.events import Publish, StoreFailed
 from scanner.ports import VerdictCache
+from scanner.sqlite_file import SqliteFile
 from scanner.verdict import Alias, ContentId, Verdict, VerdictKey
 
 _FLUSH_INTERVAL = 0.2
-_LOCK_TIMEOUT = 2.0
 _MAX_QUEUED = 50_000
 
 _VERDICTS, _CONTENTS = _TABLES = ("verdicts", "contents")
@@ -43,7 +41,6 @@ _DROP = "DELETE FROM {} WHERE stored > :now OR ends <= :now"
 _LOAD = "SELECT name, value, ends - :now FROM {} ORDER BY id"
 _STORE = "REPLACE INTO {} (name, value, stored, ends) VALUES (?, ?, ?, ?)"
 _PRUNE = "DELETE FROM {0} WHERE id <= (SELECT max(id) FROM {0}) - ?"
-_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 # Name, value and lifetime in seconds: as remembered, and as read back.
 Remembered = tuple[bytes, Verdict | ContentId, float]
@@ -145,17 +142,15 @@ class _File:
     """The database; used by one thread only. Every method raises StoreError, and then starts afresh."""
 
     def __init__(self, path: Path, capacity: int, clock: Callable[[], float]) -> None:
-        self._path = path
+        self._file = SqliteFile(path, [_CREATE.format(table) for table in _TABLES])
         self._capacity = capacity
         self._clock = clock
-        self._connection: sqlite3.Connection | None = None
-        self._inode = 0
 
     def load(self) -> dict[str, list[Loaded]]:
         """What is still valid, the oldest first; the rest is dropped from the file, too."""
         now = {"now": self._clock()}
         loaded = {}
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             for table in _TABLES:
                 connection.execute(_DROP.format(table), now)
                 connection.execute(_PRUNE.format(table), (self._capacity,))
@@ -165,7 +160,7 @@ class _File:
     def append(self, queued: Mapping[str, Sequence[Remembered]]) -> None:
         """All of it, or nothing."""
         now = self._clock()
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             for table, entries in queued.items():
                 rows = [(name, _stored(value), now, now + lifetime) for name, value, lifetime in entries]
                 connection.executemany(_STORE.format(table), rows)
@@ -173,56 +168,7 @@ class _File:
 
     def close(self) -> None:
         """SQLite folds its write-ahead log into the file."""
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._opened() as connection:
-                yield connection
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT:
-                self._set_aside()
-            raise StoreError(f"{self._path.name}: {error}") from error
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._inode = self._create()
-            self._connection = self._connect()
-        elif self._path.stat().st_ino != self._inode:
-            raise FileNotFoundError("the file is no longer the one that was opened")
-        return self._connection
-
-    def _create(self) -> int:
-        """SQLite would give a new file whatever mode the umask leaves."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.fchmod(fd, 0o600)
-            return os.fstat(fd).st_ino
-        finally:
-            os.close(fd)
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            for table in _TABLES:
-                connection.execute(_CREATE.format(table))
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    def _set_aside(self) -> None:
-        """Keep an unusable file for whoever wants to know why, in place of an older such."""
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                Path(f"{self._path}{suffix}").replace(f"{self._path}.corrupt{suffix}")
+        self._file.close()
 
 
 def _nothing_queued() -> dict[str, list[Remembered]]:

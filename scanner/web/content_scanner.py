@@ -12,7 +12,7 @@ from functools import partial
 from scanner.events import Source
 from scanner.media import Body, MediaRef, Sample
 from scanner.upstream.fetch import Endpoint, MediaRequest, Upstream, paths_to
-from scanner.verdict import Decision
+from scanner.verdict import Decision, Verdict
 from scanner.web import wire
 from scanner.web.dialects import SCANNER
 from scanner.web.encryption_info import located_attachment, off_loop_if_large
@@ -67,11 +67,14 @@ class ContentScanner:
         request.ref, inquiry.key = ref, key
         wanted = _wanted(request, Endpoint.DOWNLOAD, ref)
         known = await terms.pipeline.recall(ref, key.secret_material())
-        if known is not None and (source is Source.SCAN or not terms.policy.decide(known).deliver):
+        if known is not None and self._needs_no_bytes(inquiry, known):
             await self._upstream.authorise(wanted, request.deadline)
-            return _answer(inquiry, self._inspector.settle(inquiry, known, None), None)
+            return _answer(inquiry, await self._inspector.settle(inquiry, known, None), None)
         async with self._upstream.fetch(wanted, request.deadline) as body:
             return _answer(inquiry, await self._inspector.judge(inquiry, Sample(body, key)), body)
+
+    def _needs_no_bytes(self, inquiry: Inquiry, known: Verdict) -> bool:
+        return inquiry.source is Source.SCAN or not self._inspector.decide(inquiry, known).deliver
 
 
 def _answer(inquiry: Inquiry, decision: Decision, body: Body | None) -> Answer:

@@ -31,7 +31,7 @@ from scanner.errors import (
     UpstreamFailed,
     UpstreamSilent,
 )
-from scanner.verdict import Decision, Outcome
+from scanner.verdict import Decision, Outcome, Reason
 from scanner.web import texts
 from scanner.web.texts import Language
 from scanner.web.wire import RETRY_AFTER, Answer, json_answer
@@ -113,7 +113,7 @@ class ScannerDialect:
         return _with_retry_after(_reason(status, code, texts.in_language(error.info, language)), error)
 
     def withheld(self, decision: Decision, language: Language) -> Answer:
-        status, code = _WITHHELD[decision.outcome]
+        status, code = _WITHHELD[_as_clients_know_it(decision)]
         return _retried_if_failed(_reason(status, code, texts.on_decision(decision, language)), decision)
 
     def crashed(self, language: Language) -> Answer:
@@ -125,9 +125,14 @@ class ScannerDialect:
 
     def scanned(self, decision: Decision, language: Language) -> Answer:
         """The answer of `scan*`: the true verdict; a forbidden type and a failure are errors here, too."""
-        if decision.outcome in (Outcome.FORBIDDEN, Outcome.FAILED):
+        if _as_clients_know_it(decision) in (Outcome.FORBIDDEN, Outcome.FAILED):
             return self.withheld(decision, language)
         return json_answer({"clean": decision.approved, "info": texts.on_decision(decision, language)})
+
+
+def _as_clients_know_it(decision: Decision) -> Outcome:
+    """`FORBIDDEN` is a type to them; what an analyst denies is not clean, whatever its type."""
+    return Outcome.UNSCANNABLE if decision.reason is Reason.DENIED else decision.outcome
 
 
 def _reason(status: int, code: Code, info: str) -> Answer:

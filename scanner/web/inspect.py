@@ -88,7 +88,7 @@ class Inspect:
         upload = question.purpose is Purpose.UPLOAD
         inquiry = self._inspector.inquiry(request, Source.INSPECT, upload=upload)
         if question.size > self._media_size:
-            return _told(request, self._inspector.settle(inquiry, _TOO_LARGE, question.size))
+            return _told(request, await self._inspector.settle(inquiry, _TOO_LARGE, question.size))
         if question.size and not request.http.body_exists:
             return await self._recalled(inquiry, question)
         return await self._judged(inquiry, question)
@@ -108,7 +108,7 @@ class Inspect:
         known = await inquiry.terms.pipeline.recall_content(question.sha256, keyless=question.keyless)
         if known is None:
             return json_answer({"known": False})
-        return _told(inquiry.request, self._inspector.settle(inquiry, known, question.size))
+        return _told(inquiry.request, await self._inspector.settle(inquiry, known, question.size))
 
     async def _judged(self, inquiry: Inquiry, question: Question) -> Answer:
         request = inquiry.request

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from scanner.crypto.attachment import AttachmentKey
 from scanner.crypto.pk import ServerKeys
 from scanner.errors import Unavailable
-from scanner.events import Detected, Observed, Occasion, Publish, Source, StageTimed
+from scanner.events import Delivered, Detected, Observed, Occasion, Overridden, Publish, Source, StageTimed
 from scanner.media import Sample
 from scanner.pipeline import Pipeline
-from scanner.verdict import Decision, Outcome, Policy, Verdict
+from scanner.ports import Overrides, Quarantine
+from scanner.verdict import Decision, IndexSecret, Outcome, Policy, Verdict
 from scanner.web.request import Request
 
 
@@ -35,6 +36,11 @@ class Inquiry:
     key: AttachmentKey | None = None
 
     @property
+    def hands_out(self) -> bool:
+        """Whether a person is given the media, if the policy says so."""
+        return not self.upload and self.source not in (Source.SCAN, Source.INSPECT)
+
+    @property
     def occasion(self) -> Occasion:
         """For the audit."""
         request = self.request
@@ -42,11 +48,24 @@ class Inquiry:
 
 
 class Inspector:
-    """Judges what the routes bring. `terms` may change at any time; requests under way keep theirs."""
+    """Judges what the routes bring. `terms` may change at any time; requests under way keep theirs.
 
-    def __init__(self, terms: Terms, publish: Publish) -> None:
+    `index` keys the names of callers.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        publish: Publish,
+        index: IndexSecret,
+        quarantine: Quarantine | None = None,
+        overrides: Overrides | None = None,
+    ) -> None:
         self.terms = terms
         self._publish = publish
+        self._index = index
+        self._quarantine = quarantine
+        self._overrides = overrides
 
     def inquiry(self, request: Request, source: Source, *, upload: bool = False) -> Inquiry:
         """What is asked about `request.ref`, under the terms in force now."""
@@ -65,20 +84,39 @@ class Inspector:
             )
         except Unavailable as problem:
             return self._unjudged(inquiry, problem)
-        return self.settle(inquiry, verdict, sample.size)
+        return await self.settle(inquiry, verdict, sample.size)
 
-    def settle(self, inquiry: Inquiry, verdict: Verdict, size: int | None) -> Decision:
-        """Decide on what is known, and tell what happened; `size` is the sample's, if its bytes are here."""
-        decision = inquiry.terms.policy.decide(verdict, upload=inquiry.upload)
+    async def settle(self, inquiry: Inquiry, verdict: Verdict, size: int | None) -> Decision:
+        """Decide on what is known, and tell what happened; `size` is the sample's, if its bytes are here.
+
+        A detection is written down before anybody is refused for it.
+        """
+        decision = self.decide(inquiry, verdict)
         occasion, key = inquiry.occasion, inquiry.key
         seconds = time.monotonic() - inquiry.request.began
         self._publish(StageTimed("total", seconds))
         if decision.observed:
             self._publish(Observed(occasion, decision.outcome, decision.reason))
-        if decision.outcome is Outcome.INFECTED:
+        elif decision.override is not None:
+            self._publish(Overridden(occasion, verdict.outcome, decision.override))
+        if decision.outcome is Outcome.INFECTED or (verdict.kept and not _is_released(decision)):
             ciphertext_sha256 = key.ciphertext_sha256.hex() if key is not None else None
-            self._publish(Detected(occasion, verdict, decision, size, ciphertext_sha256, seconds))
+            detected = Detected(occasion, verdict, decision, size, ciphertext_sha256, seconds)
+            if self._quarantine is not None:
+                await self._quarantine.record(detected)
+            if decision.outcome is Outcome.INFECTED:
+                self._publish(detected)
+        if decision.deliver and inquiry.hands_out and verdict.content is not None:
+            caller = self._index.caller(inquiry.request.caller.name)
+            self._publish(Delivered(occasion, verdict.content, caller))
         return decision
+
+    def decide(self, inquiry: Inquiry, verdict: Verdict) -> Decision:
+        """By the inquiry's policy, and by what analysts said of the content."""
+        override = None
+        if self._overrides is not None and verdict.content is not None:
+            override = self._overrides.of(verdict.content)
+        return inquiry.terms.policy.decide(verdict, override, upload=inquiry.upload)
 
     def _unjudged(self, inquiry: Inquiry, problem: Unavailable) -> Decision:
         """No verdict could be had, but the bytes are here: a policy that observes hands them over."""
@@ -87,3 +125,7 @@ class Inspector:
             raise problem
         self._publish(Observed(inquiry.occasion, Outcome.FAILED, problem.cause))
         return decision
+
+
+def _is_released(decision: Decision) -> bool:
+    return decision.override is not None and decision.override.allow

@@ -18,6 +18,7 @@ Language = Literal["en", "fr"]
 _REASONS: Mapping[Reason, str] = {
     Reason.MALWARE: "Malware was found in this file",
     Reason.FORBIDDEN_TYPE: "Files of this type are not allowed here",
+    Reason.DENIED: "This file was blocked by the security team",
     Reason.ENCRYPTED_ARCHIVE: "This archive is protected by a password and cannot be inspected",
     Reason.ENCRYPTED_DOCUMENT: "This document is protected by a password and cannot be inspected",
     Reason.OPAQUE: "This file may be encrypted, and its key was not given",
@@ -48,6 +49,7 @@ FRENCH: Mapping[str, str] = {
     "This file cannot be inspected": "Ce fichier ne peut pas être analysé",
     "Malware was found in this file": "Un logiciel malveillant a été détecté dans ce fichier",
     "Files of this type are not allowed here": "Les fichiers de ce type ne sont pas autorisés ici",
+    "This file was blocked by the security team": "Ce fichier a été bloqué par l'équipe de sécurité",
     "This archive is protected by a password and cannot be inspected": (
         "Cette archive est protégée par un mot de passe et ne peut pas être analysée"
     ),

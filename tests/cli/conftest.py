@@ -1,3 +1,5 @@
+"""Fixtures of the command line's tests."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -5,6 +7,12 @@ from pathlib import Path
 import pytest
 
 from scanner.cli import options
+from tests.cli.desk import Desk
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -52,6 +52,17 @@ def test_the_secret_of_the_inspection_route_is_opened(tmp_path: Path) -> None:
     assert said == f"server.inspect_secret_file: {tmp_path}: Is a directory"
 
 
+def test_token_of_an_admin_is_opened_and_not_shown(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("syt_admin")
+    done = media_scanner("check-config", MEDIA_SCANNER__HOMESERVER__ADMIN_TOKEN_FILE=str(token))
+    assert done.returncode == 0
+    assert "syt_admin" not in done.stdout
+    token.write_text("")
+    said = refused(media_scanner("check-config", MEDIA_SCANNER__HOMESERVER__ADMIN_TOKEN_FILE=str(token)))
+    assert said == f"homeserver.admin_token_file: {token}: holds no access token"
+
+
 def test_secret_that_was_rotated_away_is_opened(tmp_path: Path) -> None:
     secret, retired = tmp_path / "secret", tmp_path / "secret.retired-20260101T000000Z"
     secret.write_text(generate_secret())

@@ -94,6 +94,28 @@ def test_warnings_are_exit_code_0_and_nothing_is_written(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["scanner.yaml"]
 
 
+def test_the_policy_for_the_bucket_is_printed_and_the_bucket_let_alone(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    s3 = {"store": "s3", "s3": {"bucket": "quarantine", "endpoint_url": url, "prefix": "site/"}}
+    done = media_scanner("doctor", "--print-policy", "--config", configuration(tmp_path, quarantine=s3))
+    document = json.loads(done.stdout)
+    assert set(document) == {"bucket_policy", "lifecycle"}
+    assert "arn:aws:s3:::quarantine/site/v1/objects/*" in done.stdout
+
+
+def test_without_a_bucket_there_is_no_policy_to_print(tmp_path: Path) -> None:
+    said = refused(media_scanner("doctor", "--print-policy", "--config", configuration(tmp_path)))
+    assert said == "quarantine.store: is local, so that there is no bucket"
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_away_is_told_at_once(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    s3 = {"store": "s3", "s3": {"bucket": "quarantine", "endpoint_url": url}}
+    findings = examined("s3", "--config", configuration(tmp_path, quarantine=s3), code=1)
+    assert statuses(findings, "s3") == {"answers": "failed"}
+
+
 @pytest.mark.slow
 def test_everything_away_is_told_at_once_and_completely(tmp_path: Path) -> None:
     findings = examined("--config", configuration(tmp_path), code=1)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from scanner.crypto.envelope import public_key_of
 from scanner.crypto.pk import ServerKeys, generate_secret, parse_secret
+from scanner.crypto.signing import Signer, format_public_key
 from tests.cli.command import ROOT, media_scanner, refused
 from tests.crypto.test_olm_pickle import PICKLE, PUBLIC_KEY
 from tests.other_scanners import NODE
@@ -81,6 +83,31 @@ def test_malformed_secret_is_one_line_that_does_not_show_it(tmp_path: Path) -> N
     file.write_text(generate_secret()[:30])
     said = refused(media_scanner("keys", "show-public", MEDIA_SCANNER__CRYPTO__SECRET_FILE=str(file)))
     assert said == f"crypto.secret_file: {file}: a secret must be 32 bytes in base64"
+
+
+def test_signing_key_has_a_public_key_of_its_own_kind(tmp_path: Path) -> None:
+    file = tmp_path / "analyst.key"
+    done = media_scanner("keys", "generate", "--kind", "signing", file)
+    signer = Signer(parse_secret(file.read_bytes()))
+    assert done.stdout == f"{format_public_key(signer.public_key)}\n"
+    assert done.stdout != f"{public_key(file)}\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_quarantine_key_is_an_x25519_key(tmp_path: Path) -> None:
+    file = tmp_path / "soc.key"
+    done = media_scanner("keys", "generate", "--kind", "quarantine", file)
+    assert parse_secret(done.stdout) == public_key_of(parse_secret(file.read_bytes()))
+
+
+def test_public_half_of_what_signs_the_audit_chain_is_shown(tmp_path: Path) -> None:
+    environ = {"MEDIA_SCANNER__STATE_DIR": str(tmp_path)}
+    said = refused(media_scanner("keys", "show-public", "--kind", "audit", **environ))
+    assert said == f"{tmp_path}/audit-key: not there yet; it is made at the first start"
+    (tmp_path / "audit-key").write_text(generate_secret())
+    done = media_scanner("keys", "show-public", "--kind", "audit", "--json", **environ)
+    signer = Signer(parse_secret((tmp_path / "audit-key").read_bytes()))
+    assert json.loads(done.stdout) == {"public_key": format_public_key(signer.public_key)}
 
 
 # -- rotate --------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 
 from tests.e2e import node
+from tests.e2e.bucket import CREDENTIALS, Analyst, moto
+from tests.e2e.bucket import bucket as new_bucket
 from tests.e2e.product import Product
 from tests.e2e.scanner_api import ScannerApi
 from tests.e2e.synapse import Synapse, User
@@ -60,3 +62,18 @@ async def alice(synapse: Synapse) -> User:
 async def bob(synapse: Synapse) -> User:
     """Reads what Alice uploaded."""
     return await synapse.register(f"bob-{secrets.token_hex(4)}")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    with moto() as url:
+        yield url
+
+
+@pytest.fixture
+async def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Analyst]:
+    """An empty bucket for a scanner that is started now, and who reads it."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    async with new_bucket(s3_endpoint) as analyst:
+        yield analyst

@@ -34,6 +34,14 @@ _READY: Shape = {"ready": bool, "mode": str, "reasons": dict, "warnings": dict}
 _FINDING: Shape = dict.fromkeys(("group", "subject", "name", "status", "found", "advice"), str)
 _SCANNED: Shape = {"path": str, "result": str, "signatures": [str], "reason": (str, type(None)), "info": str}
 _CLEAN, _INFECTED = r"/\S+/letter\.txt: clean", r"/\S+/invoice\.com: infected \S*Eicar\S*"
+_CONTENT: Shape = {
+    **dict.fromkeys(("sha256", "sha1", "md5", "state", "last_seen", "mime_type"), str),
+    **dict.fromkeys(("held", "encrypted"), bool),
+    **dict.fromkeys(("detections", "size"), int),
+    "signatures": [str],
+    "media": [str],
+    "sources": [str],
+}
 _STATUS = "200"
 _CHECKED = (r"server:", r"  listen: 127\.0\.0\.1:\d+", r"  url: http://127\.0\.0\.1:\d+", r"  level: info")
 _CLAMD = (r"clamd embedded", r"\S ok +test virus +.*", r"\S \w+ +transport +.*")
@@ -150,6 +158,45 @@ CASES: Mapping[str, Case] = {
     "echo SIGNATURE >>/var/lib/clamav/local.ign2": Case(leaves={"var/lib/clamav/local.ign2": r"^\S+$"}),
     'echo "$(sha256sum FILE | cut -c-64):$(stat -c %s FILE):Own.Name" >>/var/lib/clamav/own.hsb': Case(
         leaves={"var/lib/clamav/own.hsb": r"^[0-9a-f]{64}:[0-9]+:Own\.Name$"}
+    ),
+    # -- the quarantine --------------------------------------------------------------------------
+    "media-scanner quarantine list --since 7d": Case(
+        lines=(r"LAST SEEN .*", r"\S+ \S+ 275a021bbfb6 Win\.Test\.EICAR_HDB-1 +68 B +1 kept")
+    ),
+    "media-scanner quarantine show SHA256": Case(
+        lines=(r"SHA-256 +275a021b.*", r"state +kept", r"\S+ \S+  download  mxc://example\.org/abc")
+    ),
+    "media-scanner quarantine export SHA256 --to sample.zip --key-file SOC_KEY": Case(
+        lines=(r"sample\.zip: 275a021b\w+, 68 bytes",)
+    ),
+    "media-scanner quarantine verify --key-file SOC_KEY": Case(
+        lines=(r"samples opened: 1, seen from outside: 0; problems: 0",)
+    ),
+    "media-scanner quarantine rescan SHA256 --key-file SOC_KEY": Case(
+        lines=(r"275a021bbfb6 +then +infected Win\.Test\.EICAR_HDB-1", r" +now +infected \S*(?i:eicar)\S*")
+    ),
+    "media-scanner quarantine rescan --all --key-file SOC_KEY --json": Case(
+        documents=({"sha256": str, "differs": bool, "then": dict, "now": dict},)
+    ),
+    "media-scanner quarantine list --signature 'Win.*' --media 'mxc://example.org/*' --json": Case(
+        documents=(_CONTENT,)
+    ),
+    "media-scanner quarantine list --csv >detections.csv": Case(
+        leaves={"detections.csv": r"275a021bbfb6\w+,.*,kept,mxc://example\.org/abc,download,no$"}
+    ),
+    "media-scanner quarantine stats --since 24h": Case(lines=(r"contents +1", r"states +kept +1")),
+    "media-scanner quarantine hold SHA256 --reason 'case 17'": Case(lines=(r"275a021b\w+: held",)),
+    "media-scanner quarantine hold SHA256 --end --reason 'case 17 is closed'": Case(
+        lines=(r"275a021b\w+: held no longer",)
+    ),
+    "media-scanner quarantine purge --older-than 90d --dry-run": Case(
+        lines=(r"would be purged: samples: 0 \(0 B\), records: 1",)
+    ),
+    "media-scanner quarantine purge --older-than 90d --yes": Case(
+        lines=(r"purged: samples: 0 \(0 B\), records: 1",)
+    ),
+    "media-scanner quarantine delete SHA256 --reason 'not ours to keep' --yes": Case(
+        lines=(r"275a021b\w+: deleted",)
     ),
     # -- asking over HTTP ------------------------------------------------------------------------
     "curl http://127.0.0.1:8081/health/ready": Case(documents=(_READY,)),

@@ -11,7 +11,9 @@ import os
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -24,6 +26,7 @@ from tests.e2e.product import Product
 from tests.e2e.samples import eicar, text
 from tests.e2e.synapse import Synapse, User
 from tests.other_scanners import PYTHON
+from tests.quarantine.stock import SOC, a_record, digest, envelope, record_key, sample_key
 
 # What stands in the docs -> what it is here, of `Machine.names`.
 RULES: tuple[tuple[str, str], ...] = (
@@ -43,6 +46,8 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"\bFILE\b", "{letter}"),
     (r"\bDIR\b", "{folder}"),
     (r"\bSECRET\b", "{root}/secret"),
+    (r"\bSHA256\b", "{sample}"),
+    (r"\bSOC_KEY\b", "{soc_key}"),
     (r"\bSIGNATURE\b", "Win.Test.Signature-1"),
     (r"\bCOMMAND\b", "scan"),
     (r"\bsome-command\b", "cat {letter}"),
@@ -99,7 +104,10 @@ class Machine:
             "other": _write(root / "config.yaml", PYTHON),
             "letter": _write(root / "letter.txt", text().decode()),
             "folder": str(root / "inbox"),
+            "sample": digest(eicar()),
+            "soc_key": _write(root / "soc-key", b64encode(SOC).decode(), 0o600),
         }
+        _detect_eicar(root / "var/lib/media-scanner/quarantine")
         _write(root / "inbox" / "invoice.com", eicar().decode())
         _write(root / "inbox" / "letter.txt", text().decode())
 
@@ -142,6 +150,18 @@ class Machine:
         for name in ("request-secret", "index-secret"):
             _write(state / name, generate_secret(), 0o600)
         return {**tree, "state_dir": str(state), "crypto": {}}
+
+
+def _detect_eicar(quarantine: Path) -> None:
+    """As a scanner keeps it; and a record of something else, from long ago."""
+    now = datetime.now(UTC)
+    names: dict[str, Any] = {"signatures": ("Win.Test.EICAR_HDB-1",), "mime_type": "text/plain"}
+    old = a_record(b"old", at=now - timedelta(days=100), sample=None, missing="hash_only")
+    recent = a_record(eicar(), at=now, **names)
+    contents = {record_key(record): record.to_json() for record in (old, recent)}
+    for name, content in {**contents, sample_key(eicar()): envelope(eicar())}.items():
+        (quarantine / name).parent.mkdir(parents=True, exist_ok=True)
+        (quarantine / name).write_bytes(content)
 
 
 def _flow(value: object) -> str:

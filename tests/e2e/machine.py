@@ -23,6 +23,16 @@ def small_disk(directory: Path) -> list[str]:
     return _with_mount(_SMALL_DISK, directory)
 
 
+def fill(file: Path) -> None:
+    """Take all that its file system has."""
+    with file.open("wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(bytes(4096))
+        except OSError:
+            pass
+
+
 def _with_mount(script: str, directory: Path) -> list[str]:
     directory.mkdir(exist_ok=True)
     become_root = [] if os.geteuid() == 0 else ["--map-root-user"]

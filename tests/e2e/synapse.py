@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import aiohttp
 import yaml
@@ -66,15 +67,23 @@ class Synapse:
 
     def __enter__(self) -> Self:
         try:
-            self._process.start()
-            self._process.wait_until(self._answers, 90)
+            self.start()
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Its files stay, for `start`."""
         self._process.terminate(15)
+
+    def start(self) -> None:
+        """Once more."""
+        self._process.start()
+        self._process.wait_until(self._answers, 90)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         shutil.rmtree(self._directory)
 
     async def register(self, name: str, password: str | None = None, *, admin: bool = False) -> User:
@@ -102,6 +111,20 @@ class Synapse:
     async def reserve(self, user: User) -> str:
         """The mxc:// URI of media that are not uploaded yet."""
         return await self._create(user, "/_matrix/media/v1/create")
+
+    async def send(self, user: User, kind: str, content: Mapping[str, Any]) -> tuple[str, str]:
+        """An event in a new room of the user's; IDs of both."""
+        async with aiohttp.ClientSession(self.url, headers=user.headers, raise_for_status=True) as session:
+            async with session.post("/_matrix/client/v3/createRoom", json={}) as answer:
+                room = str((await answer.json())["room_id"])
+            path = f"/_matrix/client/v3/rooms/{quote(room)}/send/{kind}/{secrets.token_hex(8)}"
+            async with session.put(path, json=dict(content)) as answer:
+                return room, str((await answer.json())["event_id"])
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Of its database."""
+        with contextlib.closing(sqlite3.connect(self._directory / "homeserver.db")) as connection:
+            return connection.execute(sql).fetchall()
 
     async def logout(self, user: User) -> None:
         """Revoke the user's token."""

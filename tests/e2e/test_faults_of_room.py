@@ -13,7 +13,7 @@ import pyzipper
 
 from scanner.web.routes import API
 from tests.archives import zip_of
-from tests.e2e.machine import memory_of, small_disk
+from tests.e2e.machine import fill, memory_of, small_disk
 from tests.e2e.scene import MIB, REFUSED, Scene, letter, scene
 from tests.e2e.test_faults_of_clamd import address, is_refusal
 from tests.fake_homeserver import FOREVER, media_head, saying
@@ -173,7 +173,7 @@ async def test_a_state_directory_that_fills_up_costs_no_request(tmp_path: Path, 
         await stage.until_ready()
         assert await stage.well()
         seen = Path(f"/proc/{stage.product.process.pid}/root{stage.product.state}")
-        await asyncio.to_thread(_fill, seen / "ballast")
+        await asyncio.to_thread(fill, seen / "ballast")
 
         for _ in range(40):
             assert await stage.well()
@@ -198,12 +198,3 @@ async def test_a_state_directory_that_is_gone_costs_no_request(tmp_path: Path, c
             await asyncio.sleep(0.25)
 
         assert stage.product.output().count("verdict cache failed") == 1
-
-
-def _fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as ballast:
-        try:
-            while True:
-                ballast.write(bytes(4096))
-        except OSError:
-            pass

@@ -16,21 +16,30 @@ import pytest
 
 from scanner.event_sinks.log import Log
 from scanner.events import (
+    ActionJudged,
+    ActionsUnread,
     Answered,
+    AuditBroken,
+    AuditSigned,
     BackendChanged,
     BadRequest,
     CanaryRan,
     Crashed,
     DecryptFailed,
+    Delivered,
     Detected,
     EngineAnswered,
     EngineFailed,
     Event,
     FlightJoined,
+    HomeserverTold,
     LibraryWarned,
     Observed,
     Occasion,
+    Overridden,
     ProcessChanged,
+    QuarantineFailed,
+    QuarantineStored,
     Rejected,
     Reloaded,
     ReloadFailed,
@@ -43,7 +52,7 @@ from scanner.events import (
     VerdictLookedUp,
 )
 from scanner.media import MediaRef
-from scanner.verdict import Decision, Detection, Hashes, Outcome, Reason, Report, Verdict
+from scanner.verdict import Decision, Detection, Hashes, Outcome, Override, Reason, Report, Verdict
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "detection.json").read_text())
 REF = MediaRef("example.org", "abcDEF")
@@ -51,6 +60,7 @@ HASHES = Hashes("ab" * 32, "cd" * 20, "ef" * 16)
 WITHHOLD = Decision(deliver=False, outcome=Outcome.INFECTED, reason=Reason.MALWARE)
 OBSERVE = dataclasses.replace(WITHHOLD, deliver=True, observed=True)
 OCCASION = Occasion(REF, Source.DOWNLOAD, encrypted=True, request_id="req1")
+ALLOW = Override(allow=True, reason="a false positive", author="alice", expires=1e12)
 NAMELESS = Occasion(None, Source.UPLOAD, encrypted=False, request_id="req1")
 
 
@@ -299,6 +309,22 @@ async def test_ids_sort_by_time(logged: Callable[..., Any]) -> None:
         (BackendChanged("clamav", "embedded", "down", "refused"), "warning", "clamav down"),
         (BackendChanged("clamav", "embedded", "untrusted"), "warning", "clamav untrusted"),
         (ProcessChanged("clamd", "started"), "info", "clamd started"),
+        (QuarantineStored("s3", "v1/x", new=True), "info", "quarantined"),
+        (QuarantineFailed("s3", "v1/x", "gone"), "error", "quarantine failed"),
+        (HomeserverTold("mxc://a/b", "quarantined"), "info", "homeserver quarantine quarantined"),
+        (HomeserverTold("mxc://a/b", "failed", "gone"), "warning", "homeserver quarantine failed"),
+        (Overridden(OCCASION, Outcome.INFECTED, ALLOW), "info", "handed over by an analyst"),
+        (
+            Overridden(OCCASION, Outcome.CLEAN, dataclasses.replace(ALLOW, allow=False)),
+            "info",
+            "withheld by an analyst",
+        ),
+        (ActionJudged("x", "release", "approved", "0" * 64, "alice"), "info", "action approved"),
+        (ActionJudged("x", "release", "forged", "0" * 64, "alice"), "warning", "action forged"),
+        (ActionsUnread("gone"), "warning", "actions cannot be read"),
+        (ActionsUnread(""), "info", "actions can be read again"),
+        (AuditSigned(7, "0" * 64, "now", "scanner-1", "s", "k"), "info", "audit head"),
+        (AuditBroken(7, "0" * 64), "error", "audit chain broken"),
         (LibraryWarned("asyncio", "slow"), "warning", "library"),
         (ProcessChanged("clamd", "restarting"), "warning", "clamd restarting"),
         (SignaturesUpdated("updated", "daily 27801"), "info", "signatures updated"),
@@ -388,8 +414,17 @@ ALLOWED = {
     CanaryRan: {"backend"},
     StoreFailed: {"store", "problem"},
     ProcessChanged: {"process", "state", "detail"},
+    QuarantineFailed: {"store", "name", "problem"},
+    QuarantineStored: {"store", "name"},
     SignaturesUpdated: {"result", "detail"},
     LibraryWarned: {"library", "message"},
+    HomeserverTold: {"media", "result", "problem"},
+    Overridden: NOTHING,
+    ActionJudged: {"id", "action", "result", "sha256", "author"},
+    ActionsUnread: {"problem"},
+    AuditSigned: {"sha256", "at", "author", "signature", "public_key"},
+    AuditBroken: {"sha256"},
+    Delivered: NOTHING,
     Rejected: NOTHING,
     Reloaded: NOTHING,
     DecryptFailed: NOTHING,
@@ -406,12 +441,15 @@ SAMPLES: dict[str, Any] = {
     "size": 10,
     "encrypted": True,
     "passed": False,
+    "new": True,
     "source": Source.SCAN,
     "ref": REF,
     "verdict": infected(),
     "decision": WITHHOLD,
     "occasion": Occasion(REF, Source.SCAN, encrypted=True, request_id="req1"),
     "outcome": Outcome.FAILED,
+    "override": ALLOW,
+    "number": 7,
     "changed": ("policy.mode",),
     "pending": ("server.listen",),
 }

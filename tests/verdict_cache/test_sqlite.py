@@ -58,7 +58,7 @@ class TestSqlite(VerdictCacheContract):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanner.verdict_cache.sqlite._FLUSH_INTERVAL", 0.01)
-    monkeypatch.setattr("scanner.verdict_cache.sqlite._LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr("scanner.sqlite_file._LOCK_TIMEOUT", 0.01)
 
 
 def stored(path: Path, table: str = "verdicts") -> list[bytes]:

@@ -27,7 +27,16 @@ from scanner.upstream.connection import Connection, Timers
 from scanner.upstream.fetch import Upstream
 from scanner.upstream.relay import Relay
 from scanner.upstream.transport import Transport
-from scanner.verdict import Detection, IndexSecret, Outcome, Policy, Reason, Report
+from scanner.verdict import (
+    ContentId,
+    Detection,
+    IndexSecret,
+    Outcome,
+    Override,
+    Policy,
+    Reason,
+    Report,
+)
 from scanner.verdict_cache.memory import Memory
 from scanner.web.content_scanner import ContentScanner
 from scanner.web.federation import Federation
@@ -172,6 +181,20 @@ class Settings:
     language: Language = "en"
 
 
+class StubOverrides:
+    """What an analyst said, by plaintext."""
+
+    def __init__(self) -> None:
+        self._said: dict[ContentId, Override] = {}
+
+    def of(self, content: ContentId) -> Override | None:
+        return self._said.get(content)
+
+    def say(self, plaintext: bytes, *, allow: bool) -> None:
+        content = IndexSecret(bytes(32)).content(hashlib.sha256(plaintext).digest())
+        self._said[content] = Override(allow, "because", "alice", 1e12)
+
+
 @dataclass
 class Service:
     """A running listener and what is behind it."""
@@ -185,6 +208,7 @@ class Service:
     site: Site
     events: list[Event]
     readiness: dict[str, str]
+    overrides: StubOverrides
     port: int = 0
 
     @property
@@ -245,7 +269,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             )
             keys = ServerKeys(os.urandom(32), settings.retired_secrets)
             terms = Terms(settings.policy, keys, pipeline)
-            inspector = Inspector(terms, publish)
+            overrides = StubOverrides()
+            inspector = Inspector(terms, publish, IndexSecret(bytes(32)), overrides=overrides)
             size = settings.media_size
             upstream = Upstream(connection, budget=budget, media_size=size, publish=publish)
             relay = Relay(connection)
@@ -265,7 +290,9 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
                 language=settings.language,
                 forwarded=settings.transport.forwarded,
             )
-            service = Service(homeserver, engine, budget, slots, keys, inspector, site, events, readiness)
+            service = Service(
+                homeserver, engine, budget, slots, keys, inspector, site, events, readiness, overrides
+            )
             service.port = await site.listen("127.0.0.1", 0)
             try:
                 yield service

@@ -38,7 +38,13 @@ TEN = {
     "M_UNKNOWN",
 }
 # Never reach a caller: they end in the pipeline, in an event, or before anybody listens.
-INTERNAL = {errors.EngineError, errors.StoreError, errors.Unreadable, errors.ConfigError}
+INTERNAL = {
+    errors.EngineError,
+    errors.EnvelopeError,
+    errors.StoreError,
+    errors.Unreadable,
+    errors.ConfigError,
+}
 TABLE = {
     errors.MalformedRequest: (400, "MCS_MALFORMED_JSON"),
     errors.RequestTooLarge: (413, "MCS_MALFORMED_JSON"),
@@ -130,6 +136,18 @@ def test_withheld_media_are_refused_as_the_table_says(outcome: Outcome, status: 
     answer = SCANNER.withheld(Decision(deliver=False, outcome=outcome, reason=Reason.LIMIT), "en")
     assert (answer.status, answer.reason) == (status, reason)
     assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+def test_what_an_analyst_denies_is_not_clean_whatever_its_type() -> None:
+    denied = Decision(deliver=False, outcome=Outcome.FORBIDDEN, reason=Reason.DENIED)
+    answer = SCANNER.withheld(denied, "en")
+    assert (answer.status, answer.reason) == (403, "MCS_MEDIA_NOT_CLEAN")
+    scanned = SCANNER.scanned(denied, "en")
+    assert (scanned.status, json.loads(scanned.payload)["clean"]) == (200, False)
+    assert (MATRIX.withheld(denied, "en").status, MATRIX.withheld(denied, "en").reason) == (
+        403,
+        "M_FORBIDDEN",
+    )
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INFECTED, Outcome.UNSCANNABLE])

@@ -1,0 +1,172 @@
+"""`media-scanner quarantine hold|delete|purge`: what stays, and what goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+import uvloop
+
+from scanner.cli.option_groups import grouped
+from scanner.cli.quarantine_deeds import Deeds, Who
+from scanner.cli.quarantine_filters import moment
+from scanner.cli.quarantine_found import EXIT_NOTHING, Name, read_samples_named
+from scanner.cli.quarantine_output import progress, sized, tell, tell_json
+from scanner.cli.quarantine_store import Place
+from scanner.cli.scan_output import note
+from scanner.errors import ConfigError
+from scanner.ports import Store
+from scanner.quarantine.layout import deliveries_of, markers_prefix
+from scanner.quarantine.markers import Marking, is_held
+from scanner.quarantine.reading import Progress, markers_of, read_catalogue
+from scanner.quarantine.upkeep import Plan, purge_plan
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")]
+
+
+@grouped
+def hold(
+    name: Name,
+    reason: Reason,
+    who: Who,
+    place: Place,
+    end: Annotated[bool, typer.Option("--end", help="It need not be kept any longer.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a sample and its records whatever their age, until --end.
+
+    Neither `delete` nor `purge` touches what is held. A lifecycle rule of the bucket knows nothing of it.
+
+    Exits with 1 where there is no such sample.
+    """
+    sha256 = uvloop.run(_hold(name, reason, who, place, end=end))
+    if as_json:
+        tell_json({"sha256": sha256, "held": not end})
+    else:
+        tell(f"{sha256}: {'held no longer' if end else 'held'}")
+
+
+@grouped
+def delete(
+    name: Name, reason: Reason, who: Who, place: Place, yes: Yes = False, as_json: AsJson = False
+) -> None:
+    """Delete a sample, all sealed copies of it; its records stay.
+
+    Needs credentials that may delete, which neither the scanner nor an analyst should have. What is held
+    is not deleted. In a bucket with versions a deletion hides the sample; its lifecycle rule removes it.
+    With quarantine.four_eyes this asks for a colleague's approval first, and deletes when there is one.
+
+    Exits with 1 where there is no such sample.
+    """
+    sha256, waits = uvloop.run(_delete(name, reason, who, place, yes=yes))
+    if as_json:
+        tell_json({"sha256": sha256, "deleted": waits is None, "waits_for_approval": waits})
+    elif waits is None:
+        tell(f"{sha256}: deleted")
+    else:
+        tell(f"{sha256}: not deleted yet; {waits} waits for a colleague's approval, then say this again")
+
+
+@grouped
+def purge(
+    who: Who,
+    place: Place,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="TIME", help="Like 90d, or a date, in UTC.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old records, and samples not detected since.
+
+    Never what is held. With the last record of a content goes what is known of who was given it. Needs
+    credentials that may delete. Meant for stores without a lifecycle rule.
+
+    Exits with 1 where nothing is that old.
+    """
+    before = moment(older_than, "--older-than", datetime.now(UTC))
+    plan = uvloop.run(_purge(before, who, place, dry_run=dry_run, yes=yes))
+    if as_json:
+        counts = {"samples": len(plan.samples), "records": len(plan.records), "bytes": plan.size}
+        tell_json({"before": before.isoformat(), "dry_run": dry_run, **counts, "held": plan.held})
+    else:
+        tell(f"{'would be purged' if dry_run else 'purged'}: {_counted(plan)}")
+    if not plan.samples and not plan.records:
+        raise typer.Exit(EXIT_NOTHING)
+
+
+async def _hold(name: str, reason: str, who: Who, place: Place, *, end: bool) -> str:
+    async with place.opened() as store:
+        sha256 = (await read_samples_named(store, name))[0].sha256
+        await Deeds(store, who, place.rules()).mark(sha256, Marking.UNHOLD if end else Marking.HOLD, reason)
+        return sha256
+
+
+async def _delete(name: str, reason: str, who: Who, place: Place, *, yes: bool) -> tuple[str, str | None]:
+    """The content, and what waits for approval before it can be deleted."""
+    async with place.opened() as store:
+        copies = await read_samples_named(store, name)
+        sha256 = copies[0].sha256
+        if is_held(await markers_of(store, sha256)):
+            raise ConfigError(f"{sha256}: is held; nothing is deleted")
+        _confirm(f"Delete {sha256}?", yes=yes)
+        waits = await Deeds(store, who, place.rules()).mark_deleted(sha256, reason)
+        if waits is None:
+            for copy in copies:
+                await store.delete(copy.key)
+        return sha256, waits
+
+
+async def _purge(before: datetime, who: Who, place: Place, *, dry_run: bool, yes: bool) -> Plan:
+    async with place.opened() as store:
+        with progress("Reading records") as seen:
+            plan = purge_plan((await read_catalogue(store, progress=seen)).contents, before)
+        if dry_run or not (plan.samples or plan.records):
+            return plan
+        _confirm(f"Purge what is from before {before:%Y-%m-%d %H:%M} UTC ({_counted(plan)})?", yes=yes)
+        await Deeds(store, who, place.rules()).audit(
+            "purge", f"before {before.isoformat()}: {_counted(plan)}"
+        )
+        with progress("Looking for what belongs to them") as seen:
+            beside = await _beside(store, plan.gone, seen)
+        # The records last: whatever is broken off can be done again.
+        await _remove(store, [*beside, *plan.samples, *plan.records])
+        return plan
+
+
+async def _beside(store: Store, gone: Sequence[str], seen: Progress) -> list[str]:
+    """Names of what is kept of contents beside samples and records."""
+    found: list[str] = []
+    for number, sha256 in enumerate(gone, 1):
+        for prefix in (deliveries_of(sha256), markers_prefix(sha256)):
+            found += [stored.key async for stored in store.listing(prefix)]
+        seen(number, len(gone))
+    return found
+
+
+async def _remove(store: Store, keys: Sequence[str]) -> None:
+    with progress("Deleting") as seen:
+        for number, key in enumerate(keys, 1):
+            await store.delete(key)
+            seen(number, len(keys))
+
+
+def _counted(plan: Plan) -> str:
+    kept = f"; contents that are held: {plan.held}" if plan.held else ""
+    return f"samples: {len(plan.samples)} ({sized(plan.size)}), records: {len(plan.records)}{kept}"
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody is there to be asked: say --yes")
+    if not typer.confirm(question, err=True):
+        note("Nothing is deleted.")
+        raise typer.Exit(EXIT_NOTHING)

@@ -1,0 +1,79 @@
+"""Files that are there whole or not at all, whatever is killed and whenever the power fails.
+
+A file is written as a draft, flushed to the disk, and given its name; it replaces nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+# What a file system without hard links says to one: VFAT, exFAT, many network and FUSE ones.
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def write(path: Path, pieces: Iterable[bytes], draft: Path) -> bool:
+    """Whether nothing had the name `path`; both are in the same file system, and `draft` is gone in any case.
+
+    Raises OSError. What is there afterwards will be there after a power failure, whoever wrote it.
+    """
+    try:
+        with open(draft, "xb", opener=_owners_only) as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        new = _name(draft, path)
+        flush(path.parent)
+        return new
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def make_directory(path: Path) -> None:
+    """With its parents, for its owner alone, there to stay. Raises OSError."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        flush(path.parent)
+
+
+def flush(directory: Path) -> None:
+    """Make the names in it last."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _name(draft: Path, path: Path) -> bool:
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except OSError as problem:
+        if problem.errno not in _NO_LINKS:
+            raise
+        return _rename(draft, path)
+    return True
+
+
+def _rename(draft: Path, path: Path) -> bool:
+    """As `os.rename`, which replaces what is there; Python has no other."""
+    names = _AT_FDCWD, os.fsencode(draft), _AT_FDCWD, os.fsencode(path)
+    if _libc.renameat2(*names, _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number == errno.EEXIST:
+        return False
+    raise OSError(number, os.strerror(number), str(path))
+
+
+def _owners_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,244 @@
+"""What analysts decide about contents: signed statements, and whether one counts. Pure.
+
+A statement names the action, the plaintext's SHA-256, the store, a reason, its author, a nonce and when it
+ends. With four eyes most need the approval of another person, a signature of his own beside it: nothing is
+changed in place. Whoever can write to the store is not trusted: only signatures count, and the keys that the
+configuration lists.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Self
+
+from scanner.crypto.signing import Signer, canonical, parsed, verified
+
+VERSION = 1
+LONGEST_REASON = 500
+_ACTION, _APPROVAL = "action 1", "approval 1"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NONCE = re.compile(r"[0-9a-f]{32}")
+_LONGEST_TEXT = 1_000
+# Clocks of workstations are not ours.
+_SKEW = 300
+
+
+class Kind(StrEnum):
+    """What is to be done; a metric label.
+
+    `release` and `allow` hand a content over whatever the engines say, `deny` withholds it, `forget` takes
+    back whatever was said of it before; the others are what was done to a sample.
+    """
+
+    RELEASE = "release"
+    ALLOW = "allow"
+    DENY = "deny"
+    FORGET = "forget"
+    DELETE = "delete"
+    HOLD = "hold"
+    EXPORT = "export"
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether four eyes are for this: not for what is urgent and harms nobody, nor for a mere note."""
+        return self not in (Kind.DENY, Kind.HOLD, Kind.EXPORT)
+
+
+class Standing(StrEnum):
+    """Whether a statement counts, or why not; a metric label."""
+
+    APPROVED = "approved"
+    WAITING = "waiting"
+    EARLY = "early"
+    EXPIRED = "expired"
+    FORGED = "forged"
+    OTHER_STORE = "other_store"
+    SELF_APPROVED = "self_approved"
+    REPLAYED = "replayed"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What an analyst says. `issued` and `expires` are Unix times in whole seconds."""
+
+    action: Kind
+    sha256: str
+    store: str
+    reason: str
+    author: str
+    nonce: str
+    issued: int
+    expires: int
+
+    def __post_init__(self) -> None:
+        texts = (self.store, self.reason, self.author)
+        if not (all(0 < len(text) <= _LONGEST_TEXT for text in texts) and len(self.reason) <= LONGEST_REASON):
+            raise ValueError("a text is empty or too long")
+        if not (_SHA256.fullmatch(self.sha256) and _NONCE.fullmatch(self.nonce)):
+            raise ValueError("no SHA-256, or no nonce")
+        if not 0 <= self.issued < self.expires < 2**40:
+            raise ValueError("it ends before it begins")
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A statement as it stands in the store, under its author's signature."""
+
+    statement: Statement
+    signature: str
+
+    @classmethod
+    def by(cls, signer: Signer, statement: Statement) -> Self:
+        """Signed by its author."""
+        return cls(statement, signer.sign(_ACTION, asdict(statement)))
+
+    def to_json(self) -> bytes:
+        """`from_json` reads it back; under 2 KB unless the reason is all escapes."""
+        return canonical({"version": VERSION, "signature": self.signature, **asdict(self.statement)})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Raises ValueError on what is none of this version."""
+        content = parsed(data, VERSION, {**_STATEMENT, "signature": str})
+        signature = content.pop("signature")
+        content["action"] = Kind(content["action"])
+        return cls(Statement(**content), signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Another person's signature on a statement."""
+
+    by: str
+    signature: str
+
+    @classmethod
+    def of(cls, statement: Statement, signer: Signer, by: str) -> Self:
+        """`by` is the signer's name in the configuration."""
+        return cls(by, signer.sign(_APPROVAL, _approved(statement, by)))
+
+    def to_json(self) -> bytes:
+        """`from_json` reads it back."""
+        return canonical({"version": VERSION, "by": self.by, "signature": self.signature})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Raises ValueError on what is none of this version."""
+        return cls(**parsed(data, VERSION, {"by": str, "signature": str}))
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What stands in the store under one name; `signed` is None where that is no statement."""
+
+    id: str
+    signed: Signed | None
+    approvals: tuple[Approval, ...] = ()
+
+
+class Role(StrEnum):
+    """`analyst` signs statements, `approver` also approves those of others; `former` neither, any longer."""
+
+    ANALYST = "analyst"
+    APPROVER = "approver"
+    FORMER = "former"
+
+
+@dataclass(frozen=True, slots=True)
+class Analyst:
+    """Somebody whose signatures count. `public_key` is 32 bytes (Ed25519)."""
+
+    name: str
+    role: Role
+    public_key: bytes
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Whose statements count here: `store` is the name of this store, `four_eyes` asks for two people."""
+
+    store: str
+    analysts: Mapping[str, Analyst]
+    four_eyes: bool = False
+
+    def judge(self, filed: Filed, now: float) -> Standing:
+        """Whether it counts; that its nonce is new is for the store to say (`action_store`)."""
+        if filed.signed is None:
+            return Standing.MALFORMED
+        if not self._is_signed(filed.signed):
+            return Standing.FORGED
+        statement = filed.signed.statement
+        if statement.store != self.store:
+            return Standing.OTHER_STORE
+        if now >= statement.expires:
+            return Standing.EXPIRED
+        early = statement.issued > now + _SKEW
+        return Standing.EARLY if early else self._approval(statement, filed.approvals)
+
+    def author_of(self, public_key: bytes) -> Analyst | None:
+        """Whose key this is."""
+        return next((each for each in self.analysts.values() if each.public_key == public_key), None)
+
+    def _is_signed(self, signed: Signed) -> bool:
+        author = self.analysts.get(signed.statement.author)
+        if author is None or author.role is Role.FORMER:
+            return False
+        return verified(author.public_key, signed.signature, _ACTION, asdict(signed.statement))
+
+    def _approval(self, statement: Statement, approvals: Sequence[Approval]) -> Standing:
+        """One that counts is enough: what others put beside it takes nothing away."""
+        if not (self.four_eyes and statement.action.needs_approval):
+            return Standing.APPROVED
+        found = {self._judge_approval(statement, approval) for approval in approvals}
+        for standing in (Standing.APPROVED, Standing.SELF_APPROVED, Standing.FORGED):
+            if standing in found:
+                return standing
+        return Standing.WAITING
+
+    def _judge_approval(self, statement: Statement, approval: Approval) -> Standing:
+        if approval.by == statement.author:
+            return Standing.SELF_APPROVED
+        approver = self.analysts.get(approval.by)
+        if approver is None or approver.role is not Role.APPROVER:
+            return Standing.FORGED
+        content = _approved(statement, approval.by)
+        genuine = verified(approver.public_key, approval.signature, _APPROVAL, content)
+        return Standing.APPROVED if genuine else Standing.FORGED
+
+
+def new_nonce() -> str:
+    """Never the same twice."""
+    return secrets.token_hex(16)
+
+
+def new_id(now: float) -> str:
+    """A name for a statement that sorts by time and can be typed."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def words_on_contents(statements: Iterable[Statement]) -> dict[str, Statement]:
+    """By SHA-256, the release, allow or deny that holds: the last one that was not taken back."""
+    last: dict[str, Statement] = {}
+    for statement in sorted(statements, key=lambda each: (each.issued, each.nonce)):
+        if statement.action in (Kind.RELEASE, Kind.ALLOW, Kind.DENY):
+            last[statement.sha256] = statement
+        elif statement.action is Kind.FORGET:
+            last.pop(statement.sha256, None)
+    return last
+
+
+def _approved(statement: Statement, by: str) -> dict[str, str | int]:
+    """What an approver signs."""
+    return {**asdict(statement), "approved_by": by}
+
+
+_STATEMENT: Mapping[str, type] = {
+    **dict.fromkeys(("action", "sha256", "store", "reason", "author", "nonce"), str),
+    **dict.fromkeys(("issued", "expires"), int),
+}

@@ -1,0 +1,155 @@
+"""Deliveries of the last days in a file, by content: what `deliveries` writes and reads in its thread.
+
+A row is what one caller was given of one content under one media ID on one day (UTC), so that a day can be
+dropped at once. The names of contents and callers are keyed hashes, cut to 16 bytes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import NamedTuple
+
+from scanner.quarantine.delivery_records import Delivery
+from scanner.sqlite_file import SqliteFile
+from scanner.verdict import ContentId
+
+_DAY = 86400
+_NAME_BYTES = 16
+LARGEST = 2 * 2**30
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS deliveries (
+        day INTEGER, content BLOB, media TEXT, caller BLOB,
+        first REAL NOT NULL, last REAL NOT NULL, count INTEGER NOT NULL,
+        PRIMARY KEY (day, content, media, caller)) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS told (content BLOB PRIMARY KEY, day INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS replica (name TEXT NOT NULL)",
+)
+_NOTE = """
+INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET last = max(last, excluded.last), count = count + excluded.count"""
+# Day by day, since a day comes first in every row's key.
+_FIND = """
+WITH RECURSIVE days(day) AS (
+    SELECT min(day) FROM deliveries
+    UNION ALL SELECT day + 1 FROM days WHERE day < (SELECT max(day) FROM deliveries))
+SELECT media, hex(caller), min(first) AS first, max(last), sum(count)
+FROM days CROSS JOIN deliveries USING (day) WHERE content = ? GROUP BY media, caller ORDER BY first"""
+
+
+class Noted(NamedTuple):
+    """What was delivered, under which name, and to whom."""
+
+    content: ContentId
+    media: str
+    caller: bytes
+
+
+@dataclass(slots=True)
+class Times:
+    """When first, when last (Unix times), and how often."""
+
+    first: float
+    last: float
+    count: int = 1
+
+
+class DeliveryLog:
+    """Of the last `retention` seconds and at most `largest` bytes: then the oldest day goes first.
+
+    Used by one thread only; every method raises StoreError.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        retention: float,
+        *,
+        largest: int = LARGEST,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._file = SqliteFile(path, _SCHEMA)
+        self._retention = retention
+        self._largest = largest
+        self._clock = clock
+
+    def append(self, noted: Mapping[Noted, Times]) -> None:
+        """All of it, or nothing; what is too old goes at the same time."""
+        rows = [
+            (_day(t.first), _name(n.content), n.media, _name(n.caller), t.first, t.last, t.count)
+            for n, t in noted.items()
+        ]
+        with self._file.transaction() as connection:
+            connection.executemany(_NOTE, rows)
+            self._prune(connection)
+
+    def find(self, content: ContentId) -> list[Delivery]:
+        """All that is known of a content, the first delivery first."""
+        with self._file.transaction() as connection:
+            found = connection.execute(_FIND, (_name(content),)).fetchall()
+        return [Delivery(media, caller.lower(), *rest) for media, caller, *rest in found]
+
+    def told(self, content: ContentId) -> bool:
+        """Whether `tell` was called about it."""
+        with self._file.transaction() as connection:
+            return bool(
+                connection.execute("SELECT 1 FROM told WHERE content = ?", (_name(content),)).fetchall()
+            )
+
+    def tell(self, content: ContentId) -> None:
+        """Its deliveries are in the outbox."""
+        with self._file.transaction() as connection:
+            today = _day(self._clock())
+            connection.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (_name(content), today))
+
+    def since(self) -> str | None:
+        """The first day that it knows of, RFC 3339 in UTC."""
+        with self._file.transaction() as connection:
+            [(day,)] = connection.execute("SELECT min(day) FROM deliveries").fetchall()
+        return None if day is None else datetime.fromtimestamp(day * _DAY, UTC).isoformat()
+
+    def replica(self) -> str:
+        """Names this file, and so this replica, for good."""
+        with self._file.transaction() as connection:
+            connection.execute(
+                "INSERT INTO replica SELECT ? WHERE NOT EXISTS (SELECT 1 FROM replica)", (token_hex(8),)
+            )
+            [(name,)] = connection.execute("SELECT name FROM replica").fetchall()
+        return str(name)
+
+    def close(self) -> None:
+        """Nothing is lost by not calling it."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """All that was ever noted. Raises OSError."""
+        self._file.remove()
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        oldest = _day(self._clock() - self._retention)
+        for table in ("deliveries", "told"):
+            connection.execute(f"DELETE FROM {table} WHERE day < ?", (oldest,))  # noqa: S608 - a constant
+        if _size(connection) > self._largest:
+            connection.execute("DELETE FROM deliveries WHERE day = (SELECT min(day) FROM deliveries)")
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    """Bytes in use; what was deleted is used again, and not given back."""
+    with closing(connection.cursor()) as cursor:
+        names = ("page_count", "freelist_count", "page_size")
+        pages, free, size = (cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    return int((pages - free) * size)
+
+
+def _day(seconds: float) -> int:
+    return int(seconds // _DAY)
+
+
+def _name(keyed_hash: bytes) -> bytes:
+    return keyed_hash[:_NAME_BYTES]

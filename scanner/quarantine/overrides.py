@@ -1,0 +1,159 @@
+"""What analysts decided about contents, in memory: the statements in the store that count, polled.
+
+A decision is in force within ten seconds, and until it expires or is taken back. While the store is away the
+last ones known stay in force, and whoever watches is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from scanner.errors import StoreError
+from scanner.events import ActionJudged, ActionsUnread, Publish
+from scanner.quarantine.action_store import Actions, Claim
+from scanner.quarantine.actions import Filed, Kind, Rules, Standing, Statement, words_on_contents
+from scanner.verdict import ContentId, IndexSecret, Override
+
+_INTERVAL = 5.0
+_DEADLINE = 30.0
+_MAY_EXPIRE = frozenset({Standing.APPROVED, Standing.WAITING, Standing.SELF_APPROVED})
+
+# Writes into the audit chain: what was done, and to what.
+Note = Callable[[str, str], Awaitable[object]]
+
+
+class StoredOverrides:
+    """Overrides from `actions`, by `rules`; `run` it in the background.
+
+    `note` is told once of each statement, by whichever replica takes its nonce first.
+    """
+
+    def __init__(
+        self,
+        actions: Actions,
+        rules: Rules,
+        *,
+        index: IndexSecret,
+        note: Note,
+        publish: Publish,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.problem = ""
+        self.read_at = 0.0
+        self._actions = actions
+        self._rules = rules
+        self._index = index
+        self._note = note
+        self._publish = publish
+        self._now = now
+        self._in_force: dict[ContentId, Override] = {}
+        self._allowed: frozenset[str] = frozenset()
+        self._claims: dict[str, Claim] = {}
+        self._told: dict[str, Standing] = {}
+        self._judged: dict[Filed, Standing] = {}
+        self._to_note: deque[tuple[str, str]] = deque()
+
+    def of(self, content: ContentId) -> Override | None:
+        """What holds for this content now."""
+        override = self._in_force.get(content)
+        return override if override is not None and self._now() < override.expires else None
+
+    def allowed(self) -> frozenset[str]:
+        """SHA-256 of the contents that are handed over whatever the engines say."""
+        return self._allowed
+
+    def follows_anybody(self) -> bool:
+        """Whether there are analysts at all."""
+        return bool(self._rules.analysts)
+
+    def set_rules(self, rules: Rules) -> None:
+        """From the next look on."""
+        self._rules = rules
+        self._judged = {}
+
+    def count(self) -> int:
+        """How many are in force; a gauge."""
+        return len(self._in_force)
+
+    async def run(self, interval: float = _INTERVAL) -> NoReturn:
+        """Until cancelled."""
+        while True:
+            await self._try()
+            await asyncio.sleep(interval)
+
+    async def _try(self) -> None:
+        problem = ""
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                await self.refresh()
+        except StoreError as error:
+            problem = error.info
+        except TimeoutError:
+            problem = "no answer in time"
+        if problem != self.problem:
+            self._publish(ActionsUnread(problem))
+        self.problem = problem
+
+    async def refresh(self) -> None:
+        """Read the store and put in force what counts. Raises StoreError."""
+        filed = await self._actions.filed() if self.follows_anybody() else []
+        approved = [each for each in filed if await self._counts(each)]
+        words = words_on_contents(each.signed.statement for each in approved if each.signed is not None)
+        self._in_force = {self._content(sha256): _override(word) for sha256, word in words.items()}
+        self._allowed = frozenset(sha256 for sha256, word in words.items() if word.action is not Kind.DENY)
+        self.read_at = self._now()
+        while self._to_note:
+            await self._note(*self._to_note[0])
+            self._to_note.popleft()
+
+    async def _counts(self, filed: Filed) -> bool:
+        standing = await self._judge(filed)
+        if standing is Standing.APPROVED and await self._claim(filed) is Claim.REPLAYED:
+            standing = Standing.REPLAYED
+        self._tell(filed, standing)
+        return standing is Standing.APPROVED
+
+    async def _judge(self, filed: Filed) -> Standing:
+        """Signatures take time, and are looked at once."""
+        now, standing = self._now(), self._judged.get(filed)
+        over = filed.signed is not None and now >= filed.signed.statement.expires
+        if standing in (None, Standing.EARLY) or (over and standing in _MAY_EXPIRE):
+            standing = self._judged[filed] = self._rules.judge(filed, now)
+            await asyncio.sleep(0)  # let others have their turn: a store may be full of these
+        return standing
+
+    async def _claim(self, filed: Filed) -> Claim:
+        if filed.id not in self._claims:
+            self._claims[filed.id] = claim = await self._actions.claim(filed)
+            if claim is Claim.NEW and filed.signed is not None:
+                statement = filed.signed.statement
+                self._to_note.append((f"{statement.action} in force", f"{statement.sha256} {filed.id}"))
+        return self._claims[filed.id]
+
+    def _tell(self, filed: Filed, standing: Standing) -> None:
+        """Once, and again when it changes; what was over before we looked is nothing new."""
+        before = self._told.get(filed.id)
+        self._told[filed.id] = standing
+        if standing is before or (standing is Standing.EXPIRED and before is None):
+            return
+        statement = filed.signed.statement if filed.signed is not None else None
+        self._publish(
+            ActionJudged(
+                filed.id,
+                statement.action if statement else "other",
+                standing,
+                statement.sha256 if statement else "",
+                statement.author if statement else "",
+            )
+        )
+
+    def _content(self, sha256: str) -> ContentId:
+        return self._index.content(bytes.fromhex(sha256))
+
+
+def _override(word: Statement) -> Override:
+    return Override(word.action is not Kind.DENY, word.reason, word.author, word.expires)

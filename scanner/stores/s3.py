@@ -1,0 +1,235 @@
+"""A quarantine store in S3, or in what speaks like it (facts/operations.md, section 1).
+
+Servers differ in what they silently ignore, so that nothing rests on one: what is stored is sealed already,
+names are those of the content, and `If-None-Match` decides who was first. Each request has a deadline of
+ours, because botocore's do not end a wait for `100 Continue`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession, get_session
+from aiohttp import ClientError as AiohttpError
+from botocore import UNSIGNED
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+
+from scanner.errors import ConfigError, StoreError
+from scanner.ports import Stored
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+
+_DEADLINE = 30.0
+# Codes of errors; where a server says none, botocore takes the status.
+_EXISTS = frozenset({"PreconditionFailed", "412"})
+_ABSENT = frozenset({"NoSuchKey", "404"})
+# Somebody else writes it at this moment: whether it will be there is not known yet.
+_CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
+_CONFLICT_PAUSE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Where, and how. Without `endpoint_url` it is AWS; credentials come from its standard places."""
+
+    name: str
+    prefix: str = ""
+    endpoint_url: str | None = None
+    region: str | None = None
+    ca_file: Path | None = None
+    encryption: str | None = None  # the value of x-amz-server-side-encryption, echoed or refused
+    retention: float | None = (
+        None  # seconds for which nobody may delete what is put (Object Lock, GOVERNANCE)
+    )
+
+
+class S3:
+    """One bucket; use it as an async context manager. `deadline` is in seconds, for each request."""
+
+    name = "s3"
+
+    def __init__(self, bucket: Bucket, *, deadline: float = _DEADLINE) -> None:
+        self._bucket = bucket
+        self._deadline = deadline
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Raises ConfigError where no client can be made of this; the server is not asked yet."""
+        self._client = await self._stack.enter_async_context(connected(self._bucket, self._deadline))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def put(self, key: str, content: Path | bytes) -> bool:
+        with translated(key):
+            async with asyncio.timeout(self._deadline):
+                if isinstance(content, bytes):
+                    return await self._put(key, content, _md5(content))
+                md5 = await asyncio.to_thread(_md5_of_file, content)
+                with content.open("rb") as file:
+                    return await self._put(key, file, md5)
+
+    async def get(self, key: str) -> bytes | None:
+        try:
+            async with self._answered(key):
+                answer = await self._client.get_object(Bucket=self._bucket.name, Key=self._full(key))
+                async with answer["Body"] as body:
+                    return bytes(await body.read())
+        except Refused as refusal:
+            if refusal.code in _ABSENT:
+                return None
+            raise
+
+    async def listing(self, prefix: str) -> AsyncIterator[Stored]:
+        token: dict[str, Any] = {}
+        while True:
+            async with self._answered(prefix):
+                page = await self._client.list_objects_v2(
+                    Bucket=self._bucket.name, Prefix=self._full(prefix), **token
+                )
+            for entry in page.get("Contents", []):
+                key = entry["Key"][len(self._bucket.prefix) :]
+                yield Stored(key, entry["Size"], entry["LastModified"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    async def delete(self, key: str) -> None:
+        async with self._answered(key):
+            await self._client.delete_object(Bucket=self._bucket.name, Key=self._full(key))
+
+    async def _put(self, key: str, body: BinaryIO | bytes, md5: str) -> bool:
+        while True:
+            try:
+                with translated(key):
+                    await self._put_once(key, body, md5)
+            except Refused as refusal:
+                if refusal.code in _EXISTS:
+                    return False
+                if refusal.code not in _CONFLICT:
+                    raise
+            else:
+                return True
+            await asyncio.sleep(_CONFLICT_PAUSE)
+            if not isinstance(body, bytes):
+                body.seek(0)
+
+    async def _put_once(self, key: str, body: BinaryIO | bytes, md5: str) -> None:
+        answer = await self._client.put_object(
+            Bucket=self._bucket.name,
+            Key=self._full(key),
+            Body=body,
+            ContentMD5=md5,
+            IfNoneMatch="*",
+            **asked_for(self._bucket),
+        )
+        if not answer.get("ETag"):
+            raise StoreError(f"{key}: what answered names nothing that it stored: is it S3?")
+        encryption = self._bucket.encryption
+        if encryption and answer.get("ServerSideEncryption") != encryption:
+            raise StoreError(f"{key}: stored, but the server does not say that it encrypts with {encryption}")
+
+    def _full(self, key: str) -> str:
+        return self._bucket.prefix + key
+
+    @asynccontextmanager
+    async def _answered(self, key: str) -> AsyncIterator[None]:
+        """One request, within its deadline; what goes wrong is said in our words."""
+        with translated(key):
+            async with asyncio.timeout(self._deadline):
+                yield
+
+
+class Refused(StoreError):
+    """The server's answer is an error; `code` is what it calls it, its status if it does not."""
+
+    def __init__(self, key: str, code: str) -> None:
+        super().__init__(f"{key}: the store refuses: {code or 'without a reason'}")
+        self.code = code
+
+
+@asynccontextmanager
+async def connected(
+    bucket: Bucket, deadline: float = _DEADLINE, session: AioSession | None = None, *, signed: bool = True
+) -> AsyncIterator[S3Client]:
+    """A client of this bucket's server; with `signed` false it is nobody's. Raises ConfigError.
+
+    Credentials are looked for now, in AWS's standard places; a machine's own role only where AWS is asked,
+    for elsewhere nobody answers at that address.
+    """
+    session = session or get_session()
+    config = AioConfig(
+        s3={
+            "addressing_style": "path" if bucket.endpoint_url else "auto",
+            "payload_signing_enabled": False,  # Content-MD5 is signed: no second hash, on the event loop
+        },
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        signature_version="s3v4" if signed else UNSIGNED,
+        connect_timeout=5,
+        read_timeout=deadline,
+        retries={"total_max_attempts": 1},  # ours are in `shipper.py`
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            if bucket.endpoint_url is not None:
+                session.get_component("credential_provider").remove("iam-role")
+            client = await stack.enter_async_context(
+                session.create_client(
+                    "s3",
+                    endpoint_url=bucket.endpoint_url,
+                    region_name=bucket.region or "us-east-1",
+                    verify=str(bucket.ca_file) if bucket.ca_file is not None else None,
+                    config=config,
+                )
+            )
+        except (BotoCoreError, ValueError, OSError) as problem:
+            raise ConfigError(f"quarantine.s3: {problem}") from None
+        yield client
+
+
+def asked_for(bucket: Bucket) -> dict[str, Any]:
+    """What every put asks of the server."""
+    asked: dict[str, Any] = {}
+    if bucket.encryption is not None:
+        asked["ServerSideEncryption"] = bucket.encryption
+    if bucket.retention is not None:
+        until = datetime.now(UTC) + timedelta(seconds=bucket.retention)
+        asked |= {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": until}
+    return asked
+
+
+@contextmanager
+def translated(key: str) -> Iterator[None]:
+    """What goes wrong in botocore's words is a StoreError about `key` in ours."""
+    try:
+        yield
+    except ClientError as problem:
+        raise Refused(key, problem.response.get("Error", {}).get("Code", "")) from None
+    except NoCredentialsError:
+        raise StoreError(f"{key}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
+    except TimeoutError:
+        raise StoreError(f"{key}: the store did not answer in time") from None
+    except (BotoCoreError, HTTPClientError, AiohttpError, OSError, EOFError) as problem:
+        raise StoreError(f"{key}: the store cannot be reached: {type(problem).__name__}") from None
+
+
+def _md5(content: bytes) -> str:
+    return b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+
+
+def _md5_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return b64encode(digest.digest()).decode()

@@ -1,0 +1,80 @@
+"""`media-scanner quarantine show`: all that is known of one content."""
+
+from __future__ import annotations
+
+import pytest
+
+from scanner.crypto.envelope import public_key_of
+from scanner.quarantine.delivery_records import Delivery, DeliveryRecord, sealed
+from scanner.quarantine.layout import deliveries_key
+from scanner.quarantine.markers import Marking, new_marker
+from tests.cli.desk import Desk
+from tests.cli.test_quarantine_output import HOSTILE, is_harmless
+from tests.quarantine.stock import NOW, SOC, digest, put_record, sample_key
+
+SHA256 = digest(b"sample")
+
+
+def deliver(desk: Desk, media: str, replica: str = "r1") -> None:
+    delivery = Delivery(media, "ca11e4", NOW.timestamp() - 3600, NOW.timestamp(), 4)
+    record = DeliveryRecord(SHA256, replica, NOW.isoformat(), NOW.isoformat(), (delivery,), omitted=2)
+    desk.do(desk.store.put(deliveries_key(SHA256, replica), sealed(record, [public_key_of(SOC)])))
+
+
+def test_every_detection_and_every_sample_is_shown(desk: Desk) -> None:
+    desk.keep()
+    desk.do(put_record(desk.store, media="mxc://example.org/again", source="upload", encrypted=True))
+    shown = desk.quarantine("show", SHA256).stdout
+    for words in (SHA256, "Win.Trojan.Agent-1", "kept", "mxc://example.org/abc", "upload", "158 bytes"):
+        assert words in shown
+    assert "mxc://example.org/again (encrypted)" in shown
+    assert sample_key(b"sample") in shown.replace("\n            ", "")
+
+
+def test_json_is_one_document(desk: Desk) -> None:
+    desk.keep()
+    [shown] = desk.lines("show", SHA256)
+    [record], [sample] = shown["records"], shown["samples"]
+    assert record.items() >= {"media": "mxc://example.org/abc", "request_id": "01HZX", "size": 6}.items()
+    assert record["key"].endswith(f"/{record['id']}.json")
+    assert sample["key"] == sample_key(b"sample")
+    assert (shown["markers"], shown["delivered"], shown["delivered_unread"]) == ([], [], 0)
+
+
+def test_markers_say_who_and_why(desk: Desk) -> None:
+    desk.keep()
+    desk.quarantine("hold", SHA256, "--as", "alice", "--reason", "case 17")
+    [mark] = desk.lines("show", SHA256)[0]["markers"]
+    assert mark.items() >= {"what": "hold", "by": "alice", "reason": "case 17"}.items()
+    assert "by alice: case 17" in desk.quarantine("show", SHA256).stdout
+
+
+def test_who_was_given_it_before_is_shown_to_those_with_the_key(desk: Desk) -> None:
+    desk.keep()
+    deliver(desk, "mxc://example.org/before")
+    done = desk.quarantine("show", SHA256)
+    assert "mxc://example.org/before" not in done.stdout
+    assert "which --key-file would open: 1" in done.stderr
+    shown = desk.quarantine("show", SHA256, "--key-file", desk.soc).stdout
+    for words in ("mxc://example.org/before", "ca11e4", "2026-11-21 11:00:00", "more that did not fit in"):
+        assert words in shown
+    [document] = desk.lines("show", SHA256, "--key-file", desk.soc)
+    assert document["delivered"][0]["deliveries"][0]["count"] == 4
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if text != "\ud800"])
+def test_hostile_names_do_nothing(desk: Desk, text: str) -> None:
+    desk.keep(media=text, request_id=text, mime_type=text, engines={text: text}, signatures=(text,))
+    marker = new_marker(SHA256, Marking.HOLD, by=text, reason=text, at=NOW, nonce="0" * 8)
+    desk.do(desk.store.put(*marker))
+    deliver(desk, text)
+    done = desk.quarantine("show", SHA256, "--key-file", desk.soc)
+    assert done.returncode == 0
+    assert is_harmless(done.stdout)
+
+
+def test_a_marker_that_says_nothing_is_shown_as_that(desk: Desk) -> None:
+    desk.keep()
+    key, _ = new_marker(SHA256, Marking.HOLD, by="a", reason="b", at=NOW, nonce="0" * 8)
+    desk.do(desk.store.put(key, b"[" * 50_000))
+    assert "-, -, by -: -" in desk.quarantine("show", SHA256).stdout

@@ -1,0 +1,64 @@
+"""One chain for all, in either store."""
+
+from __future__ import annotations
+
+import asyncio
+
+from scanner.ports import Store
+from scanner.quarantine.audit import Record, problems
+from scanner.quarantine.chain import Chain, Tail, read_heads, read_records, record_numbers
+from scanner.quarantine.layout import audit_key, head_key
+from tests.quarantine.people import SIGNERS
+from tests.quarantine.test_audit import KEYS, NAME, SCANNER
+
+
+def chain_of(store: Store, author: str) -> Chain:
+    return Chain(store, SIGNERS[author], author)
+
+
+async def test_two_analysts_writing_at_once_make_one_chain(any_store: Store) -> None:
+    chains = [chain_of(any_store, "alice"), chain_of(any_store, "bob")]
+    await asyncio.gather(*(chain.append("deny", f"{n}") for n in range(10) for chain in chains))
+    records = await read_records(any_store)
+    assert sorted(records) == [*range(1, 21)]
+    assert problems(records, [], KEYS) == []
+    authors = [Record.from_json(data).author for data in records.values()]
+    assert (authors.count("alice"), authors.count("bob")) == (10, 10)
+
+
+async def test_who_comes_later_goes_on_where_the_chain_ends(any_store: Store) -> None:
+    first = await chain_of(any_store, "alice").append("release", "a")
+    second = await chain_of(any_store, "bob").append("deny", "b")
+    assert (first.number, second.number) == (1, 2)
+    assert (await chain_of(any_store, "carol").tail()).number == 2
+    assert [*await read_records(any_store, 1)] == [2]
+
+
+async def test_head_is_signed_and_read_back(any_store: Store) -> None:
+    await chain_of(any_store, "alice").append("deny", "a")
+    scanner = Chain(any_store, SCANNER, NAME)
+    await scanner.sign_head(await scanner.tail())
+    await scanner.sign_head(await scanner.tail())
+    await any_store.put(head_key(7, "scanner-x"), b"{}")
+    [head] = await read_heads(any_store)
+    assert problems(await read_records(any_store), [head], KEYS) == []
+    assert head.number == 1
+
+
+async def test_record_that_was_taken_away_is_missed_and_the_chain_read_anew(any_store: Store) -> None:
+    chain = chain_of(any_store, "alice")
+    for subject in ("a", "b"):
+        await chain.append("deny", subject)
+    tail = await chain.tail()
+    assert await chain.still_has(tail)
+    await any_store.delete(audit_key(2))
+    assert not await chain.still_has(tail)
+    assert (await chain.tail()).number == 1
+
+
+async def test_empty_store_has_an_empty_chain_and_other_names_are_no_records(any_store: Store) -> None:
+    assert await chain_of(any_store, "alice").tail() == Tail()
+    for name in ("x.json", "1.json", "000000000.json", "heads/000000001-x.json"):
+        await any_store.put(f"v1/audit/{name}", b"{}")
+    assert await record_numbers(any_store) == []
+    assert (await chain_of(any_store, "alice").append("deny", "a")).number == 1

@@ -1,0 +1,265 @@
+"""What analysts decided, in force within seconds, until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from scanner.errors import StoreError
+from scanner.events import ActionJudged, ActionsUnread
+from scanner.ports import Store, Stored
+from scanner.quarantine.action_store import Actions
+from scanner.quarantine.actions import Kind, Rules, Signed, Standing
+from scanner.quarantine.layout import action_key
+from scanner.quarantine.overrides import StoredOverrides
+from scanner.stores.local import Local
+from scanner.verdict import IndexSecret
+from tests.fake_homeserver import until
+from tests.fakes import RecordingSink
+from tests.quarantine.people import (
+    ANALYSTS,
+    FOUR_EYES,
+    HOUR,
+    MALLORY,
+    SHA256,
+    TWO_EYES,
+    approved,
+    signed,
+    statement,
+)
+
+INDEX = IndexSecret(bytes(32))
+CONTENT = INDEX.content(bytes.fromhex(SHA256))
+
+
+@dataclass
+class Replica:
+    """One scanner's overrides, by a clock of its own."""
+
+    store: Store
+    rules: Rules = TWO_EYES
+    sink: RecordingSink = field(default_factory=RecordingSink)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    ahead: float = 0.0
+    unwritable: bool = False
+
+    def __post_init__(self) -> None:
+        self.overrides = StoredOverrides(
+            Actions(self.store),
+            self.rules,
+            index=INDEX,
+            note=self._note,
+            publish=self.sink,
+            now=lambda: time.time() + self.ahead,
+        )
+
+    async def _note(self, action: str, subject: str) -> None:
+        if self.unwritable:
+            raise StoreError("gone")
+        self.notes.append((action, subject))
+
+    @property
+    def said(self) -> list[str]:
+        return [event.result for event in self.sink.of(ActionJudged)]
+
+    async def allows(self) -> bool | None:
+        """Whether the content is handed over or withheld, None where nothing holds."""
+        await self.overrides.refresh()
+        override = self.overrides.of(CONTENT)
+        return None if override is None else override.allow
+
+
+@asynccontextmanager
+async def running(replica: Replica) -> AsyncIterator[None]:
+    task = asyncio.create_task(replica.overrides.run(0.01))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize(("kind", "allows"), [(Kind.RELEASE, True), (Kind.ALLOW, True), (Kind.DENY, False)])
+async def test_what_an_analyst_said_is_in_force_until_it_is_taken_back(
+    any_store: Store, kind: Kind, allows: bool
+) -> None:
+    replica, at = Replica(any_store), int(time.time())
+    assert await replica.allows() is None
+    await Actions(any_store).file(signed(kind, issued=at))
+    assert await replica.allows() is allows
+    await Actions(any_store).file(signed(Kind.FORGET, issued=at + 1))
+    assert await replica.allows() is None
+    assert replica.said == ["approved", "approved"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Local:
+    return Local(tmp_path / "store")
+
+
+async def test_override_says_who_and_why_and_is_about_one_content(store: Local) -> None:
+    replica = Replica(store)
+    await Actions(store).file(signed())
+    await replica.overrides.refresh()
+    override = replica.overrides.of(CONTENT)
+    assert override is not None
+    assert (override.author, override.reason) == ("alice", "a false positive")
+    assert replica.overrides.of(INDEX.content(bytes(32))) is None
+    assert replica.overrides.count() == 1
+
+
+async def test_expiry_ends_it_between_two_looks_and_after(store: Local) -> None:
+    replica = Replica(store)
+    await Actions(store).file(signed())
+    assert await replica.allows()
+    replica.ahead = HOUR
+    assert replica.overrides.of(CONTENT) is None
+    assert await replica.allows() is None
+    assert replica.said == ["approved", "expired"]
+
+
+async def test_earlier_word_holds_again_when_a_shorter_one_is_over(store: Local) -> None:
+    replica, at = Replica(store), int(time.time())
+    await Actions(store).file(signed(Kind.DENY, issued=at - 9, expires=at + 9 * HOUR))
+    await Actions(store).file(signed(Kind.ALLOW, issued=at))
+    assert await replica.allows() is True
+    replica.ahead = 2 * HOUR
+    assert await replica.allows() is False
+
+
+async def test_with_four_eyes_it_holds_once_another_person_approved(any_store: Store) -> None:
+    replica, what = Replica(any_store, FOUR_EYES), signed()
+    name = await Actions(any_store).file(what)
+    assert await replica.allows() is None
+    await Actions(any_store).approve(name, approved(what, "bob"))
+    assert await replica.allows() is True
+    assert replica.said == ["waiting", "approved"]
+
+
+async def refused(replica: Replica, what: Signed) -> list[str]:
+    await Actions(replica.store).file(what)
+    assert await replica.allows() is None
+    return replica.said
+
+
+async def test_forged_statement_is_refused(store: Local) -> None:
+    assert await refused(Replica(store), Signed.by(MALLORY, statement())) == [Standing.FORGED]
+
+
+async def test_statement_for_another_store_is_refused(store: Local) -> None:
+    assert await refused(Replica(store), signed(store="elsewhere")) == [Standing.OTHER_STORE]
+
+
+async def test_expired_statement_is_refused_and_old_ones_are_no_news(store: Local) -> None:
+    at = int(time.time())
+    assert await refused(Replica(store), signed(issued=at - 9, expires=at - 1)) == []
+
+
+async def test_self_approved_statement_is_refused(store: Local) -> None:
+    replica, what = Replica(store, FOUR_EYES), signed(author="bob")
+    await Actions(store).approve(await Actions(store).file(what), approved(what, "bob"))
+    assert await replica.allows() is None
+    assert replica.said == [Standing.SELF_APPROVED]
+
+
+async def test_what_is_no_statement_is_refused(store: Local) -> None:
+    replica = Replica(store)
+    await store.put(action_key("x"), b"{}")
+    assert await replica.allows() is None
+    assert [(event.action, event.result) for event in replica.sink.of(ActionJudged)] == [
+        ("other", "malformed")
+    ]
+
+
+async def test_replayed_statement_is_refused_by_whoever_sees_it(any_store: Store) -> None:
+    """Put again under another name, when the first one is gone."""
+    what = signed()
+    await any_store.put(action_key("first"), what.to_json())
+    witness = Replica(any_store)
+    assert await witness.allows()
+    await any_store.delete(action_key("first"))
+    await any_store.put(action_key("second"), what.to_json())
+    await witness.allows()
+    assert witness.said == [Standing.APPROVED, Standing.REPLAYED]
+    another = Replica(any_store)
+    assert await another.allows() is None
+    assert another.said == [Standing.REPLAYED]
+
+
+async def test_each_statement_is_noted_once_by_all_replicas_together(any_store: Store) -> None:
+    replicas = [Replica(any_store), Replica(any_store)]
+    name = await Actions(any_store).file(signed())
+    assert await asyncio.gather(*(replica.allows() for replica in replicas)) == [True, True]
+    assert [await replica.allows() for replica in replicas] == [True, True]
+    assert [*replicas[0].notes, *replicas[1].notes] == [("release in force", f"{SHA256} {name}")]
+
+
+async def test_other_rules_hold_from_the_next_look_on(store: Local) -> None:
+    replica = Replica(store)
+    await Actions(store).file(signed())
+    assert await replica.allows()
+    replica.overrides.set_rules(FOUR_EYES)
+    assert await replica.allows() is None
+    replica.overrides.set_rules(Rules(TWO_EYES.store, {"bob": ANALYSTS["bob"]}))
+    assert await replica.allows() is None
+    assert replica.said == ["approved", "waiting", "forged"]
+
+
+class Flaky(Local):
+    """A store that is away while `away`."""
+
+    away = False
+
+    async def listing(self, prefix: str) -> AsyncIterator[Stored]:
+        if self.away:
+            raise StoreError("gone")
+        async for stored in super().listing(prefix):
+            yield stored
+
+
+async def test_while_the_store_is_away_the_last_ones_known_stay_in_force(tmp_path: Path) -> None:
+    store = Flaky(tmp_path / "store")
+    replica = Replica(store)
+    await Actions(store).file(signed())
+    async with running(replica):
+        await until(lambda: replica.overrides.count() == 1)
+        store.away = True
+        await until(lambda: replica.overrides.problem == "gone")
+        assert replica.overrides.of(CONTENT) is not None
+        replica.ahead = HOUR
+        assert replica.overrides.of(CONTENT) is None
+        store.away = False
+        await until(lambda: replica.overrides.problem == "")
+    assert [event.problem for event in replica.sink.of(ActionsUnread)] == ["gone", ""]
+
+
+async def test_statement_that_is_deleted_stays_in_force(store: Local, tmp_path: Path) -> None:
+    replica = Replica(store)
+    await Actions(store).file(signed(Kind.DENY))
+    assert await replica.allows() is False
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    assert await replica.allows() is False
+
+
+async def test_note_that_could_not_be_written_is_written_later(store: Local) -> None:
+    replica = Replica(store, unwritable=True)
+    await Actions(store).file(signed())
+    with pytest.raises(StoreError):
+        await replica.overrides.refresh()
+    assert replica.overrides.of(CONTENT) is not None
+    replica.unwritable = False
+    await replica.overrides.refresh()
+    assert len(replica.notes) == 1
+
+
+async def test_without_analysts_nothing_is_asked_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    replica = Replica(Local(tmp_path / "file"), Rules(TWO_EYES.store, {}))
+    assert await replica.allows() is None

@@ -1,0 +1,68 @@
+"""A store, read into a catalogue."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from scanner.quarantine.catalogue import Query, State
+from scanner.quarantine.markers import Marking, new_marker
+from scanner.quarantine.reading import markers_of, read_catalogue, read_samples
+from scanner.stores.local import Local
+from tests.quarantine.stock import NOW, digest, put_record, put_sample
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Local:
+    return Local(tmp_path)
+
+
+async def test_everything_is_read_and_counted_on_the_way(store: Local) -> None:
+    name = await put_sample(store, b"sample")
+    for number in range(70):
+        await put_record(store, media=f"mxc://a.org/{number}")
+    heard: list[tuple[int, int]] = []
+    catalogue = await read_catalogue(store, progress=lambda *counts: heard.append(counts))
+    [content] = catalogue.contents
+    assert (content.state, len(content.entries), content.samples[0].key) == (State.KEPT, 70, name)
+    assert heard == [(32, 70), (64, 70), (70, 70)]
+    assert catalogue.strange == ()
+
+
+async def test_an_empty_store_is_an_empty_catalogue(store: Local) -> None:
+    assert (await read_catalogue(store)).contents == ()
+
+
+async def test_what_is_nothing_of_ours_is_named_and_hides_nothing(store: Local) -> None:
+    await put_record(store)
+    bad = "v1/detections/2026/11/21/" + "0" * 32 + ".json"
+    for key in (bad, "v1/detections/notes.txt", "v1/objects/notes.txt"):
+        await store.put(key, b"{}")
+    catalogue = await read_catalogue(store)
+    assert len(catalogue.contents) == 1
+    assert set(catalogue.strange) == {bad, "v1/detections/notes.txt", "v1/objects/notes.txt"}
+
+
+async def test_what_is_not_meant_is_not_read(store: Local) -> None:
+    await put_record(store, at=NOW - timedelta(days=30))
+    await put_record(store, media="mxc://a.org/new")
+    heard: list[tuple[int, int]] = []
+    query = Query(since=NOW - timedelta(hours=1))
+    catalogue = await read_catalogue(store, query, lambda *counts: heard.append(counts))
+    assert heard == [(1, 1)]
+    assert len(catalogue.contents[0].entries) == 1
+
+
+async def test_samples_and_markers_are_known_by_their_names_alone(store: Local) -> None:
+    await put_sample(store, b"sample")
+    sha256 = digest(b"sample")
+    for name, nonce in ((sha256, "0" * 8), ("ff" * 32, "1" * 8)):
+        await store.put(*new_marker(name, Marking.HOLD, by="a", reason="b", at=NOW, nonce=nonce))
+    await store.put(f"v1/markers/{sha256}/readme", b"")
+    samples, strange = await read_samples(store)
+    assert [sample.sha256 for sample in samples] == [sha256]
+    assert strange == []
+    assert [marker.sha256 for marker in await markers_of(store, sha256)] == [sha256]
+    assert len(await markers_of(store)) == 2
