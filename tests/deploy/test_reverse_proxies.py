@@ -9,6 +9,8 @@ import secrets
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,11 +19,13 @@ import pytest
 
 from scanner.web.reception import SILENCE
 from tests.certificates import Authority
+from tests.deploy.conftest import TRUSTED
 from tests.deploy.detours import ways_around
 from tests.deploy.proxied import Stored, Watched, upload
 from tests.e2e import samples
 from tests.e2e.curl import Curl
 from tests.e2e.process import free_ports
+from tests.e2e.product import Product
 from tests.e2e.reverse_proxy import EXAMPLES, HOST, PROXIES, ReverseProxy
 from tests.e2e.synapse import Synapse, User
 
@@ -263,12 +267,19 @@ class Recorder(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@pytest.fixture
-def recorder() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as server:
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL at which it answers."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def recorder() -> Iterator[str]:
+    with served(Recorder) as url:
+        yield url
 
 
 @pytest.mark.parametrize("name", PROXIES)
@@ -295,3 +306,66 @@ def test_headers_that_arrive_are_the_proxys_where_they_count(
     assert there["host"].partition(":")[0] == HOST
     assert not {"upgrade", "accept-encoding"} & there.keys()
     assert closed.status in (502, 503, 504)
+
+
+# -- while the product is away -------------------------------------------------------------------
+
+AWAY = {"errcode": "M_NOT_FOUND", "error": "media cannot be had now"}
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_stop_of_the_product_never_keeps_other_homeservers_from_sending_messages(
+    name: str, directory: Path, authority: Authority, synapse: Synapse, tmp_path: Path
+) -> None:
+    """Synapse takes 5xx for our whole server being down. 401 is its own: nothing is signed here."""
+    place = Path(tempfile.mkdtemp(dir=directory))
+    media = "/_matrix/federation/v1/media/download/x"
+    with (
+        Product(tmp_path, synapse.url, TRUSTED) as product,
+        ReverseProxy(name, place, authority, product.url, synapse.url) as proxy,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other, client = Curl(proxy, proxy.federation, "1.1"), Curl(proxy, proxy.client)
+        refusals = [other.ask(media).refusal]
+        stopping = pool.submit(product.stop)
+        while not stopping.done():
+            refusals.append(other.ask(media).refusal)
+        stopping.result()
+
+        stopped = other.ask_all([media, media.upper().replace("/_MATRIX", "/_matrix"), media + "?a=/x"])
+        clients = client.ask("/_matrix/client/v1/media/download/a.test/b")
+        messages = client.ask("/_matrix/client/versions")
+
+    assert refusals[0] == (401, "M_UNAUTHORIZED")
+    assert set(refusals) <= {(401, "M_UNAUTHORIZED"), (404, "M_NOT_FOUND")}
+    assert [(answer.status, answer.content) for answer in stopped] == [(404, AWAY)] * 3
+    assert clients.status in (502, 503)
+    assert clients.content["errcode"] == "M_UNKNOWN"
+    assert messages.status == 200
+
+
+class Failing(Recorder):
+    """Stands where the product stands and is alive; of media it says 503, or nothing at all."""
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/busy"):
+            self.send_error(503)
+        elif not self.path.endswith("/silence"):
+            super().do_GET()
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_product_that_breaks_off_is_away_and_what_it_says_itself_goes_through(
+    name: str, directory: Path, authority: Authority
+) -> None:
+    place = Path(tempfile.mkdtemp(dir=directory))
+    with served(Failing) as url, ReverseProxy(name, place, authority, url, url) as proxy:
+        curl = Curl(proxy, proxy.federation, "1.1")  # over HTTP/2 HAProxy breaks off, too
+        silent = curl.ask("/_matrix/federation/v1/media/download/silence")
+        clients = curl.ask("/_matrix/client/v1/media/download/a.test/silence")
+        busy = curl.ask("/_matrix/federation/v1/media/download/busy")
+
+    assert (silent.status, silent.content) == (404, AWAY)
+    assert clients.refusal == (502, "M_UNKNOWN")
+    assert busy.status == 503
+    assert b"Service Unavailable" in busy.body

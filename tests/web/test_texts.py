@@ -48,7 +48,8 @@ def template(text: ast.expr) -> str:
 RAISED = [
     found
     for source in sorted(PACKAGE.rglob("*.py"))
-    if source.parent.name != "cli" and source.name not in ("remote.py", "admin.py")  # these speak to operators
+    if source.parent.name != "cli"
+    and source.name not in ("remote.py", "admin.py")  # these speak to operators
     for found in raised(source)
 ]
 VERDICTS = {
