@@ -84,7 +84,6 @@ async def test_a_thousand_detections_in_a_minute_slow_clean_traffic_by_a_tenth_a
 
         figures = {"median": median(flooded) / median(calm), "mean": mean(flooded) / mean(calm)}
         record_property("slowdown", figures)
-        print(f"{contents}: {figures}, median {1000 * median(calm):.1f} ms")
         assert figures["median"] < 1.10, figures
         await shipped(stage, 30)
         kept = DETECTIONS + 1 if contents == "different" else 1
