@@ -42,6 +42,10 @@ class Quarantine(Section):
     public_key_file: Path | None = Field(
         None, description="The SOC's X25519 public key, 32 bytes in base64. Null: a pair made in `state_dir`."
     )
+    public_key_files: tuple[Path, ...] = Field(
+        (),
+        description="Instead: two keys or more, of which samples need all. Nobody opens one alone.",
+    )
     outbox_size: Size = Field(
         10 * 2**30, description="Samples that wait for the store. Beyond, hashes and records alone are kept."
     )
@@ -68,6 +72,15 @@ class Quarantine(Section):
         (), description="Of the scanners that sign the audit chain, for `audit verify` elsewhere."
     )
     s3: S3 = Field(S3(), description="The bucket, where `store` is `s3`.")
+
+    @field_validator("public_key_files")
+    @classmethod
+    def _are_several(cls, files: tuple[Path, ...], others: ValidationInfo) -> tuple[Path, ...]:
+        if files and others.data.get("public_key_file") is not None:
+            raise ValueError("must not be beside quarantine.public_key_file")
+        if len(files) == 1:
+            raise ValueError("must be two or more; one is quarantine.public_key_file")
+        return files
 
     @field_validator("four_eyes")
     @classmethod

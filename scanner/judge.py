@@ -80,6 +80,7 @@ async def judging(
             publish=bus.publish,
             clean_ttl=config.verdict_cache.clean_ttl,
             quarantine=quarantine,
+            keep_encrypted=config.quarantine.encrypted == "keep",
         )
         canary = Canary(clamav.backends, bus.publish)
         bus.add(partial(_wake, canary))

@@ -57,9 +57,12 @@ _FAILURES = {
 
 
 class Pipeline:
-    """Judges samples with all engines, each content once per set of engine versions."""
+    """Judges samples with all engines, each content once per set of engine versions.
 
-    def __init__(
+    Of encrypted samples the quarantine is given none where `keep_encrypted` is false.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is another part, or a setting
         self,
         *,
         engines: Sequence[Engine],
@@ -70,6 +73,7 @@ class Pipeline:
         publish: Publish,
         clean_ttl: float,
         quarantine: Quarantine | None = None,
+        keep_encrypted: bool = True,
     ) -> None:
         self._engines = tuple(engines)
         self._cache = cache
@@ -80,6 +84,7 @@ class Pipeline:
         self._clean_ttl = clean_ttl
         self._quarantine = quarantine
         self._keeps = quarantine.outcomes if quarantine is not None else frozenset[Outcome]()
+        self._keep_encrypted = keep_encrypted
         self._flights: SingleFlight[Hashable, Verdict] = SingleFlight(
             joined=lambda: publish(FlightJoined("local"))
         )
@@ -97,7 +102,9 @@ class Pipeline:
     async def recall(self, ref: MediaRef, attachment: bytes) -> Verdict | None:
         """What is known of an encrypted attachment before its bytes are here. Never an access grant."""
         content = await self._cache.content(self._alias(ref, attachment))
-        return None if content is None else await self._known(content, seen=True, keyless=False)
+        return (
+            None if content is None else await self._known(content, seen=True, keyless=False, encrypted=True)
+        )
 
     async def recall_content(self, sha256: bytes, *, keyless: bool = True) -> Verdict | None:
         """What is known of bytes with this digest. Never an access grant."""
@@ -119,10 +126,13 @@ class Pipeline:
         try:
             async with asyncio.timeout_at(deadline):
                 content, seen = await self._content(occasion.ref, sample, attachment)
-                known = await self._known(content, seen=seen, keyless=sample.keyless)
+                known = await self._known(
+                    content, seen=seen, keyless=sample.keyless, encrypted=sample.encrypted
+                )
                 if known is not None:
                     return known
-                key = (content, sample.keyless, *(engine.versions() for engine in self._engines))
+                hash_only = sample.encrypted and not self._keep_encrypted
+                key = (content, sample.keyless, hash_only, *(engine.versions() for engine in self._engines))
                 flight = self._flights.join(key, lambda: self._scan(occasion, sample, content, caller))
                 async with flight as verdict:
                     return replace(verdict, content=content)
@@ -147,10 +157,12 @@ class Pipeline:
     def _alias(self, ref: MediaRef, attachment: bytes) -> Alias:
         return self._index.alias(ref.origin, ref.media_id, attachment)
 
-    async def _known(self, content: ContentId, *, seen: bool, keyless: bool) -> Verdict | None:
+    async def _known(
+        self, content: ContentId, *, seen: bool, keyless: bool, encrypted: bool = False
+    ) -> Verdict | None:
         for versions in self._possible_versions():
             verdict = await self._cache.verdict(verdict_key(content, versions, keyless=keyless))
-            if verdict is not None and not self._is_to_keep(verdict):
+            if verdict is not None and not self._is_to_keep(verdict, encrypted=encrypted):
                 self._publish(VerdictLookedUp(self._cache.name, "hit"))
                 return replace(verdict, content=content)
         self._publish(VerdictLookedUp(self._cache.name, "stale" if seen else "miss"))
@@ -168,7 +180,8 @@ class Pipeline:
         finally:
             body.release()
         self._publish(Scanned(occasion.source, occasion.encrypted, sample.size, verdict))
-        if verdict.conclusive and verdict.versions is not None and not self._is_to_keep(verdict):
+        to_keep = self._is_to_keep(verdict, encrypted=sample.encrypted)
+        if verdict.conclusive and verdict.versions is not None and not to_keep:
             await self._remember(content, verdict, verdict.versions, keyless=sample.keyless)
         return verdict
 
@@ -217,14 +230,18 @@ class Pipeline:
 
     async def _kept(self, verdict: Verdict, sample: Sample) -> Verdict:
         """The verdict, once the quarantine has its sample: before that nobody is refused for it."""
-        if self._quarantine is None or not self._is_to_keep(verdict):
+        if self._quarantine is None or not self._is_to_keep(verdict, encrypted=sample.encrypted):
             return verdict
         with self._timed("quarantine"):
             return replace(verdict, kept=await self._quarantine.keep(sample, verdict))
 
-    def _is_to_keep(self, verdict: Verdict) -> bool:
-        """A verdict without its sample is not remembered: the next sight of the content brings it."""
-        return verdict.outcome in self._keeps and not verdict.kept
+    def _is_to_keep(self, verdict: Verdict, *, encrypted: bool) -> bool:
+        """A verdict without its sample is not remembered: the next sight of the content brings it.
+
+        It is, where the sample is not wanted; but then it holds for samples that are not wanted, alone.
+        """
+        wanted = verdict.outcome in self._keeps and (self._keep_encrypted or not encrypted)
+        return wanted and not verdict.kept
 
     async def _type(self, sample: Sample) -> str:
         """For the detection's record; what goes wrong here must not lose the detection."""

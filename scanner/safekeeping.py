@@ -8,8 +8,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from scanner.config import Config
+from scanner.config_quarantine import Quarantine
 from scanner.consequences import forget_deliveries, keep_deliveries
-from scanner.crypto.envelope import public_key_of
+from scanner.crypto.envelope import Mode, public_key_of
 from scanner.errors import ConfigError, EnvelopeError
 from scanner.events import Bus
 from scanner.gauges import add_quarantine_gauges
@@ -42,7 +43,8 @@ async def keep_detections(
         return None, None
     outbox = Outbox(
         config.state_dir / "outbox",
-        public_keys=[_soc_key(config)],
+        public_keys=_soc_keys(config),
+        mode=Mode.ALL if settings.public_key_files else Mode.ANY,
         size=settings.outbox_size,
         outcomes=frozenset(Outcome[name.upper()] for name in settings.keep),
         keep_encrypted=settings.encrypted == "keep",
@@ -53,7 +55,8 @@ async def keep_detections(
     except OSError as error:
         raise ConfigError(f"state_dir: {error.filename}: {error.strerror}") from None
     except EnvelopeError as error:
-        raise ConfigError(f"quarantine.public_key_file: {error.info}") from None
+        named = "public_key_files" if settings.public_key_files else "public_key_file"
+        raise ConfigError(f"quarantine.{named}: {error.info}") from None
     shipper = Shipper(outbox, store, publish)
     stack.push_async_callback(shipper.flush, _LAST_SHIPMENT)
     await in_background(stack, shipper.run())
@@ -62,14 +65,19 @@ async def keep_detections(
     return outbox, shipper
 
 
-def _soc_key(config: Config) -> bytes:
-    """The public key that samples are sealed to; of a pair of our own where none is named."""
-    named = config.quarantine.public_key_file
-    if named is not None:
-        return read_secret(named, "quarantine.public_key_file")
-    return public_key_of(
-        read_or_generate_secret(None, config.state_dir / QUARANTINE_KEY, "quarantine.public_key_file")
-    )
+def _soc_keys(config: Config) -> list[bytes]:
+    """The public keys that samples are sealed to; that of a pair of our own where none is named."""
+    if named := named_keys(config.quarantine):
+        return named
+    own = read_or_generate_secret(None, config.state_dir / QUARANTINE_KEY, "quarantine.public_key_file")
+    return [public_key_of(own)]
+
+
+def named_keys(settings: Quarantine) -> list[bytes]:
+    """The SOC's public keys, read from their files; none where none is named. Raises ConfigError."""
+    if settings.public_key_file is not None:
+        return [read_secret(settings.public_key_file, "quarantine.public_key_file")]
+    return [read_secret(file, "quarantine.public_key_files") for file in settings.public_key_files]
 
 
 async def store_of(config: Config, stack: AsyncExitStack) -> Store:

@@ -135,7 +135,7 @@ class Hashes:
 class Verdict:
     """All reports on one content. `judged_at` is Unix time; `hashes` stand there for what is quarantined.
 
-    `kept`: the quarantine has the sample, or needs none of it. `content` names what was judged; whoever hands
+    `kept`: the quarantine has the sample. `content` names what was judged; whoever hands
     a verdict out says so, it is not stored.
     """
 
@@ -288,10 +288,10 @@ class Policy:
     def decide(self, verdict: Verdict, override: Override | None = None, *, upload: bool = False) -> Decision:
         """The only place where open or closed is chosen; runs after the cache.
 
-        An allow hands over whatever was judged, but never what was not (FAILED); a deny withholds whatever is
-        not infected anyway, as FORBIDDEN.
+        An allow hands over whatever was judged, but never what was not, by one engine or all (FAILED); a deny
+        withholds whatever is not infected anyway, as FORBIDDEN.
         """
-        decision = _overruled(verdict.outcome, override) or self._enforce(verdict, upload)
+        decision = _overruled(verdict, override) or self._enforce(verdict, upload)
         if self.observe and not decision.deliver:
             return replace(decision, deliver=True, observed=True)
         return decision
@@ -322,15 +322,22 @@ class Policy:
         return self.deliver_unscannable
 
 
-def _overruled(outcome: Outcome, override: Override | None) -> Decision | None:
+def _overruled(verdict: Verdict, override: Override | None) -> Decision | None:
     if override is None:
         return None
     if override.allow:
-        unmoved = outcome in (Outcome.CLEAN, Outcome.FAILED)
-        return None if unmoved else Decision(deliver=True, outcome=Outcome.CLEAN, override=override)
-    if outcome is Outcome.INFECTED:
+        return _allowed(verdict, override)
+    if verdict.outcome is Outcome.INFECTED:
         return None
     return Decision(deliver=False, outcome=Outcome.FORBIDDEN, reason=Reason.DENIED, override=override)
+
+
+def _allowed(verdict: Verdict, override: Override) -> Decision | None:
+    if verdict.outcome is Outcome.CLEAN:
+        return None
+    if not verdict.conclusive:
+        return Decision(deliver=False, outcome=Outcome.FAILED, reason=_first_reason(verdict, Outcome.FAILED))
+    return Decision(deliver=True, outcome=Outcome.CLEAN, override=override)
 
 
 def _first_reason(verdict: Verdict, outcome: Outcome) -> Reason | None:

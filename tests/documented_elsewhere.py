@@ -29,6 +29,9 @@ _GREETING = (
 _WORKSTATION = (
     "tests/cli/test_quarantine_store.py::test_credentials_and_a_bucket_are_all_that_a_workstation_needs"
 )
+_BUCKET = (
+    f"{_E2E}/test_radosgw.py::test_the_policy_that_is_printed_gives_the_scanner_what_it_needs_and_no_more"
+)
 _UNIT = f"{_DEPLOY}/test_systemd.py::test_the_unit_is_valid"
 _CLAMDS_UNIT = f"{_DEPLOY}/test_systemd.py::test_what_is_added_to_debians_clamd_is_valid"
 _COMPOSE = f"{_DEPLOY}/test_images.py::test_the_compose_file_is_one"
@@ -64,6 +67,11 @@ SHOWN_BY: Mapping[str, str] = {
     "media-scanner audit verify": _VERIFIED,
     "media-scanner audit verify --head NUMBER:SHA256": _CUT,
     "audit verify --head": _CUT,
+    "media-scanner doctor s3": "tests/cli/test_doctor.py::test_a_bucket_that_is_away_is_told_at_once",
+    "media-scanner doctor s3 --maintenance-profile soc": _BUCKET,
+    "media-scanner doctor --print-policy >policy.json": (
+        "tests/cli/test_doctor.py::test_the_policy_for_the_bucket_is_printed_and_the_bucket_let_alone"
+    ),
     "make demo": _DEMO,
     "make demo ONCE=1 PICTURE=docs/demo.svg": _DEMO,
     "make demo SIGNATURES=installed": _DEMO,
@@ -128,6 +136,10 @@ NOT_RUN: Mapping[str, Instead] = {
     " && caddy validate --config /etc/caddy/Caddyfile": Instead(_AT_PLACE, _PROXIES),
     "install -m 644 deploy/reverse-proxy/haproxy.cfg /etc/haproxy/haproxy.cfg"
     " && haproxy -c -f /etc/haproxy/haproxy.cfg": Instead(_AT_PLACE, _PROXIES),
+    "jq .bucket_policy policy.json >bucket.json && aws s3api put-bucket-policy"
+    " --bucket quarantine --policy file://bucket.json": Instead(_OWN_SERVERS, _BUCKET),
+    "jq .lifecycle policy.json >rules.json && aws s3api put-bucket-lifecycle-configuration"
+    " --bucket quarantine --lifecycle-configuration file://rules.json": Instead(_OWN_SERVERS, _BUCKET),
     "make check": Instead(_ITSELF, _MAKE),
     "make test": Instead(_ITSELF, _MAKE),
     "make test-long": Instead(_ITSELF, _MAKE),

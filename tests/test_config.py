@@ -471,3 +471,17 @@ def test_schema_knows_every_setting() -> None:
     assert valid.is_valid({"limits": {"media_size": "1.5MiB"}, "server": {"trusted_proxies": ["10.0.0.0/8"]}})
     for wrong in ({"limits": {"media_size": "big"}}, {"limits": {"size": 1}}, {"log": {"level": "all"}}):
         assert not valid.is_valid(wrong)
+
+
+def test_a_bucket_is_asked_over_plain_http_only_where_the_homeserver_is(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    for homeserver, allowed in (("http", True), ("https", False)):
+        file.write_text(
+            f"homeserver: {{url: '{homeserver}://hs'}}\n"
+            "quarantine: {store: s3, s3: {bucket: b, endpoint_url: 'http://s3'}}"
+        )
+        if allowed:
+            assert Config.load(file, {}).quarantine.s3.endpoint_url == "http://s3"
+        else:
+            with pytest.raises(ConfigError, match=r"quarantine: s3\.endpoint_url must be https"):
+                Config.load(file, {})

@@ -11,7 +11,16 @@ import pytest
 from scanner.admission import Budget, Slots
 from scanner.crypto.attachment import AttachmentKey
 from scanner.errors import EngineError, Unavailable
-from scanner.events import EngineFailed, FlightJoined, Occasion, Scanned, Source, StageTimed, VerdictLookedUp
+from scanner.events import (
+    Detected,
+    EngineFailed,
+    FlightJoined,
+    Occasion,
+    Scanned,
+    Source,
+    StageTimed,
+    VerdictLookedUp,
+)
 from scanner.media import Body, BodyWriter, MediaRef, Sample
 from scanner.pipeline import Identify, Pipeline
 from scanner.verdict import Alias, ContentId, IndexSecret, Outcome, Reason, Report, Verdict, VerdictKey
@@ -45,6 +54,22 @@ class ObservedCache(Memory):
         await super().link(alias, content)
 
 
+class StubQuarantine:
+    """Notes the plaintexts that it was given to keep."""
+
+    outcomes = frozenset({Outcome.INFECTED})
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+
+    async def keep(self, sample: Sample, verdict: Verdict) -> bool:
+        self.kept.append(sample.read(0, sample.size))
+        return True
+
+    async def record(self, detection: Detected) -> None:
+        """The pipeline knows of none."""
+
+
 async def unidentified(sample: Sample) -> str:
     return "text/plain"
 
@@ -59,6 +84,8 @@ class Bench:
     slots: Slots = field(default_factory=lambda: Slots(2, 5))
     identify: Identify = unidentified
     bodies: list[Body] = field(default_factory=list)
+    quarantine: StubQuarantine | None = None
+    keep_encrypted: bool = True
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(
@@ -69,6 +96,8 @@ class Bench:
             identify=self._identify,
             publish=self.sink,
             clean_ttl=CLEAN_TTL,
+            quarantine=self.quarantine,
+            keep_encrypted=self.keep_encrypted,
         )
 
     async def _identify(self, sample: Sample) -> str:
@@ -347,6 +376,29 @@ async def test_infected_is_infected_although_its_type_cannot_be_told(bench: Benc
     verdict = await bench.inspect(b"")
     assert (verdict.outcome, verdict.mime_type) == (Outcome.INFECTED, "application/octet-stream")
     assert verdict.hashes is not None
+
+
+async def test_an_infected_verdict_without_its_sample_does_not_pass_for_one_with_it() -> None:
+    """Where hashes alone are kept of encrypted rooms: the same content may be sent in another one."""
+    quarantine = StubQuarantine()
+    bench = Bench(quarantine=quarantine, keep_encrypted=False)
+    bench.engine.outcome = Outcome.INFECTED
+    attachment = encrypted(b"plaintext")
+    for _ in range(2):
+        assert not (await bench.inspect_encrypted(*attachment)).kept
+    assert (quarantine.kept, len(bench.engine.seen)) == ([], 1)
+    assert await bench.pipeline.recall_content(hashlib.sha256(b"plaintext").digest(), keyless=False) is None
+    for _ in range(2):
+        assert (await bench.inspect(b"plaintext")).kept
+    assert (quarantine.kept, len(bench.engine.seen)) == ([b"plaintext"], 2)
+
+
+async def test_who_asks_in_an_encrypted_room_at_the_same_time_takes_no_sample_away() -> None:
+    quarantine = StubQuarantine()
+    bench = Bench(quarantine=quarantine, keep_encrypted=False)
+    bench.engine.outcome = Outcome.INFECTED
+    await asyncio.gather(bench.inspect_encrypted(*encrypted(b"plaintext")), bench.inspect(b"plaintext"))
+    assert quarantine.kept == [b"plaintext"]
 
 
 async def test_nothing_is_kept_of_clean_content(bench: Bench) -> None:

@@ -307,6 +307,13 @@ def overruled(policy: Policy, outcome: Outcome, override: Override, *, upload: b
     return policy.decide(Verdict((Report("e", outcome, "1"),)), override, upload=upload)
 
 
+@pytest.mark.parametrize("found", [Outcome.INFECTED, Outcome.FORBIDDEN])
+def test_what_an_analyst_allows_is_withheld_where_another_engine_did_not_judge_it(found: Outcome) -> None:
+    failed = Report("other", Outcome.FAILED, reason=Reason.ENGINE_TIMEOUT)
+    decision = Policy().decide(Verdict((Report("e", found, "1"), failed)), ALLOW)
+    assert decision == Decision(deliver=False, outcome=Outcome.FAILED, reason=Reason.ENGINE_TIMEOUT)
+
+
 @pytest.mark.parametrize("policy", [OPEN, CLOSED])
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.FAILED}))
 @pytest.mark.parametrize("upload", [False, True])

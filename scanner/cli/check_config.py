@@ -13,6 +13,7 @@ import yaml
 from scanner.cli.options import ConfigFile
 from scanner.config import Config
 from scanner.key_files import read_secret, read_token, retired_secret_files
+from scanner.safekeeping import bucket_of, named_keys
 from scanner.tls import trusting
 
 
@@ -30,6 +31,8 @@ def check_config(
         read_secret(file, key)
     if loaded.homeserver.ca_file is not None:
         trusting(loaded.homeserver.ca_file, "homeserver.ca_file")
+    named_keys(loaded.quarantine)
+    bucket_of(loaded)
     if loaded.homeserver.admin_token_file is not None:
         read_token(loaded.homeserver.admin_token_file, "homeserver.admin_token_file")
     tree = loaded.model_dump(mode="json")

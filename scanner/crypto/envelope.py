@@ -40,6 +40,7 @@ _TAG_BYTES = 16
 _PLACE = struct.Struct(">II")
 _LARGEST_CHUNK = 2**26
 _LARGEST = 2**40
+_MOST_CHUNKS = 2**32 - 1
 _INFO = b"matrix-media-scanner envelope 1"
 # Each wrapping key is used once, for one message.
 _WRAPPING_NONCE = bytes(12)
@@ -113,7 +114,7 @@ def header_size(data: bytes) -> int:
         raise EnvelopeError("this is no envelope of version 1")
     if mode not in tuple(Mode) or not 0 < recipients <= MOST_RECIPIENTS:
         raise EnvelopeError("the envelope's head is damaged")
-    if zero or not 0 < chunk <= _LARGEST_CHUNK or size > _LARGEST:
+    if zero or not 0 < chunk <= _LARGEST_CHUNK or size > min(_LARGEST, chunk * _MOST_CHUNKS):
         raise EnvelopeError("the envelope's head is damaged")
     return HEAD + int(recipients) * _EACH.size
 

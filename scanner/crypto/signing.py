@@ -38,9 +38,14 @@ class Signer:
 
 
 def verified(public_key: bytes, signature: str, purpose: str, content: Content) -> bool:
-    """Whether the holder of the private half signed exactly this, for this purpose. Does not raise."""
+    """Whether the holder of the private half signed exactly this, for this purpose. Does not raise.
+
+    A signature has one spelling, too: Python ignores the bits of the last digit that say nothing.
+    """
     try:
         raw = a2b_base64(signature, strict_mode=True)
+        if b64encode(raw).decode() != signature:
+            return False
         Ed25519PublicKey.from_public_bytes(public_key).verify(raw, _message(purpose, content))
     except (ValueError, InvalidSignature):
         return False

@@ -23,9 +23,11 @@ from scanner.quarantine.records import DetectionRecord
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OBJECT = re.compile(
-    rf"{OBJECTS}/(?P<recipients>[0-9a-f]{{16}})/sha256/(?P<a>..)/(?P<b>..)/(?P<sha256>(?P=a)(?P=b)[0-9a-f]{{60}})"
+    rf"{OBJECTS}/(?P<recipients>[0-9a-f]{{16}})/sha256/"
+    r"(?P<a>[0-9a-f]{2})/(?P<b>[0-9a-f]{2})/(?P<sha256>(?P=a)(?P=b)[0-9a-f]{60})"
 )
-_DETECTION = re.compile(rf"{DETECTIONS}/(?P<day>[0-9]{{4}}/[0-9]{{2}}/[0-9]{{2}})/[0-9a-f]{{32}}\.json")
+# Of this millennium: the days beside one must be in the calendar, too.
+_DETECTION = re.compile(rf"{DETECTIONS}/(?P<day>2[0-9]{{3}}/[0-9]{{2}}/[0-9]{{2}})/[0-9a-f]{{32}}\.json")
 _MXC = "mxc://"
 _Item = TypeVar("_Item")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scanner.crypto.signing import Signer
@@ -63,7 +64,7 @@ class Chain:
     async def tail(self) -> Tail:
         """Read on from the last one known."""
         if self._tail is None:
-            number = max(await record_numbers(self._store), default=0)
+            number = _end(await record_numbers(self._store))
             self._tail = Tail(max(number - 1, 0))
         while (data := await self._store.get(audit_key(self._tail.number + 1))) is not None:
             self._tail = Tail(self._tail.number + 1, digest(data))
@@ -82,6 +83,16 @@ class Chain:
         head = Head.new(self._signer, tail.number, tail.sha256, self.author)
         await self._store.put(head_key(head.number, self.author), head.to_json())
         return head
+
+
+def _end(numbers: Sequence[int]) -> int:
+    """Of the longest stretch without a gap: a record far behind it is not where the chain goes on."""
+    began, longest = 0, (0, 0)
+    for at, number in enumerate(numbers):
+        if at and number != numbers[at - 1] + 1:
+            began = at
+        longest = max(longest, (at - began + 1, number))
+    return longest[1]
 
 
 async def record_numbers(store: Store) -> list[int]:

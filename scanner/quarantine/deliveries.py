@@ -101,14 +101,17 @@ class Deliveries:
 
     def _note(self, noted: Noted) -> None:
         now = time.time()
-        times = self._noted.get(noted)
-        if times is not None:
-            times.last, times.count = now, times.count + 1
+        self._add(noted, Times(now, now))
+        self._woken.set()
+
+    def _add(self, noted: Noted, times: Times) -> None:
+        known = self._noted.get(noted)
+        if known is not None:
+            known.last, known.count = times.last, known.count + times.count
         elif len(self._noted) < _MOST_NOTED:
-            self._noted[noted] = Times(now, now)
+            self._noted[noted] = times
         else:
             self._dropped += 1
-        self._woken.set()
 
     def _want(self, sha256: str) -> None:
         """Once; a file that is asked for again and again costs no more."""
@@ -135,7 +138,9 @@ class Deliveries:
             self._publish(QuarantineFailed(_NAME, "", f"too many at once, {self._dropped} were not noted"))
             self._dropped = 0
         if noted and not await self._in_worker(self._log.append, noted):
-            self._noted = {**self._noted, **noted}
+            meanwhile, self._noted = self._noted, noted
+            for each, times in meanwhile.items():
+                self._add(each, times)
             return False
         wanted, self._wanted = self._wanted, []
         if wanted and not await self._in_worker(self._tell, wanted):
@@ -144,9 +149,9 @@ class Deliveries:
         return True
 
     async def _in_worker(self, work: Callable[..., object], *arguments: object) -> bool:
-        """Whether it was done; the first failure in a row is an event."""
+        """Whether it was done; the first failure in a row is an event. Who is cancelled still has it done."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments))
         except (ScannerError, OSError) as problem:
             words = problem.info if isinstance(problem, ScannerError) else problem.strerror or str(problem)
             if not self._failing:

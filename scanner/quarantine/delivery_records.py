@@ -52,7 +52,7 @@ class DeliveryRecord:
         content = asdict(self)
         content["omitted"] += len(self.deliveries[MOST_DELIVERIES:])
         content["deliveries"] = content["deliveries"][:MOST_DELIVERIES]
-        return json.dumps(content, separators=(",", ":")).encode()
+        return "".join(_JSON.iterencode(content)).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -70,6 +70,8 @@ class DeliveryRecord:
         return record
 
 
+# Piece by piece: `json.dumps` lets no other thread run until it is done.
+_JSON = json.JSONEncoder(separators=(",", ":"))
 _RECORD = {"sha256": (str,), "replica": (str,), "at": (str,), "since": (str, type(None)), "omitted": (int,)}
 _DELIVERY = {"media": (str,), "caller": (str,), "first": (int, float), "last": (int, float), "count": (int,)}
 

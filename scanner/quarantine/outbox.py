@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -103,10 +103,11 @@ class Outbox:
         """Its name in the store."""
         return path.name.replace(_SLASH, "/")
 
-    def shipped(self, path: Path) -> None:
-        """The store has it: it waits no longer."""
-        folder = self._samples if path.parent == self._samples.path else self._records
-        folder.remove(path)
+    def shipped(self, paths: Iterable[Path]) -> None:
+        """The store has them: they wait no longer. Raises OSError."""
+        for path in paths:
+            folder = self._samples if path.parent == self._samples.path else self._records
+            folder.remove(path)
 
     async def keep(self, sample: Sample, verdict: Verdict) -> bool:
         """Seal an opened sample and write it down durably; whether that is done."""

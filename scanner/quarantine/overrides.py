@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import NoReturn, TypeVar
 
 from scanner.errors import StoreError
 from scanner.events import ActionJudged, ActionsUnread, Publish
@@ -20,8 +20,10 @@ from scanner.verdict import ContentId, IndexSecret, Override
 
 _INTERVAL = 5.0
 _DEADLINE = 30.0
+_AT_ONCE = 64
 _MAY_EXPIRE = frozenset({Standing.APPROVED, Standing.WAITING, Standing.SELF_APPROVED})
 
+_Item = TypeVar("_Item")
 # Writes into the audit chain: what was done, and to what.
 Note = Callable[[str, str], Awaitable[object]]
 
@@ -101,9 +103,11 @@ class StoredOverrides:
     async def refresh(self) -> None:
         """Read the store and put in force what counts. Raises StoreError."""
         filed = await self._actions.filed() if self.follows_anybody() else []
-        approved = [each for each in filed if await self._counts(each)]
+        approved = [each async for each in _in_turns(filed) if await self._counts(each)]
         words = words_on_contents(each.signed.statement for each in approved if each.signed is not None)
-        self._in_force = {self._content(sha256): _override(word) for sha256, word in words.items()}
+        self._in_force = {
+            self._content(sha256): _override(word) async for sha256, word in _in_turns(words.items())
+        }
         self._allowed = frozenset(sha256 for sha256, word in words.items() if word.action is not Kind.DENY)
         self.read_at = self._now()
         while self._to_note:
@@ -153,6 +157,14 @@ class StoredOverrides:
 
     def _content(self, sha256: str) -> ContentId:
         return self._index.content(bytes.fromhex(sha256))
+
+
+async def _in_turns(items: Iterable[_Item]) -> AsyncIterator[_Item]:
+    """So many at a time: what others have to do is not to wait for all of them."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def _override(word: Statement) -> Override:

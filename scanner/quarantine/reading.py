@@ -15,6 +15,8 @@ from scanner.quarantine.markers import Marker
 Progress = Callable[[int, int], None]
 
 _AT_ONCE = 32
+# Records are under 2 KB: what is much larger is none, and is not fetched.
+_LARGEST = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,10 @@ async def markers_of(store: Store, sha256: str | None = None) -> list[Marker]:
 
 async def _entries(store: Store, query: Query, progress: Progress) -> tuple[list[Entry], list[str]]:
     """Records, and the names of those that are none."""
-    days = {stored.key: day_of(stored.key) async for stored in store.listing(f"{DETECTIONS}/")}
+    days = {
+        stored.key: day_of(stored.key) if stored.size <= _LARGEST else None
+        async for stored in store.listing(f"{DETECTIONS}/")
+    }
     strange = [key for key, day in days.items() if day is None]
     keys = [key for key, day in days.items() if day is not None and query.admits_day(day)]
     entries: list[Entry] = []

@@ -11,6 +11,7 @@ VERSION = 1
 # A record stays under 2 KB whatever a database or a client brings.
 _MOST_SIGNATURES = 5
 _LONGEST = 160
+_LARGEST = 2**53
 _TEXTS = ("at", "sha256", "sha1", "md5", "mime_type", "verdict", "source", "request_id")
 _OPTIONAL = ("media", "ciphertext_sha256", "sample", "missing")
 
@@ -67,5 +68,5 @@ class DetectionRecord:
         texts += [getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None]
         texts += self.signatures
         texts += [*self.engines, *self.engines.values()] if isinstance(self.engines, dict) else [None]
-        size_fits = self.size is None or (type(self.size) is int and self.size >= 0)
+        size_fits = self.size is None or (type(self.size) is int and 0 <= self.size < _LARGEST)
         return all(isinstance(text, str) for text in texts) and size_fits and isinstance(self.encrypted, bool)

@@ -18,6 +18,8 @@ from scanner.quarantine.outbox import Outbox
 _DEADLINE = 30.0
 _FIRST_RETRY = 1.0
 _LONGEST_RETRY = 300.0
+# What comes within this time is shipped in one round: a flood costs others less.
+_TOGETHER = 0.25
 _BATCH = 256
 _AT_ONCE = 4
 
@@ -49,6 +51,7 @@ class Shipper:
             if self._away:
                 await asyncio.sleep(_FIRST_RETRY)  # however much arrives
             await self._wait()
+            await asyncio.sleep(_TOGETHER)
 
     async def flush(self, seconds: float) -> None:
         """One more try, for so long: before the end."""
@@ -105,29 +108,36 @@ class Shipper:
 
     async def _ship(self, paths: list[Path]) -> bool:
         """All of them at once; whether the store took any."""
-        return any(await asyncio.gather(*map(self._ship_one, paths)))
+        outcomes = await asyncio.gather(*map(self._put, paths))
+        taken = {path: new for path, new in zip(paths, outcomes, strict=True) if new is not None}
+        try:
+            await asyncio.to_thread(self._outbox.shipped, taken)
+        except OSError as problem:
+            for path in taken:
+                self._note_failure(path, problem)
+            return False
+        for path, new in taken.items():
+            self._forget(path)
+            self._publish(QuarantineStored(self._store.name, self._outbox.key_of(path), new))
+        return bool(taken)
 
-    async def _ship_one(self, path: Path) -> bool:
-        key = self._outbox.key_of(path)
+    async def _put(self, path: Path) -> bool | None:
+        """Whether the store had nothing of that name; None where it failed."""
         try:
             async with asyncio.timeout(self._deadline):
-                new = await self._store.put(key, path)
-            await asyncio.to_thread(self._outbox.shipped, path)
-        except (StoreError, TimeoutError, OSError) as problem:
-            self._note_failure(path, key, problem)
-            return False
-        self._forget(path)
-        self._publish(QuarantineStored(self._store.name, key, new))
-        return True
+                return await self._store.put(self._outbox.key_of(path), path)
+        except (StoreError, TimeoutError) as problem:
+            self._note_failure(path, problem)
+            return None
 
-    def _note_failure(self, path: Path, key: str, problem: Exception) -> None:
+    def _note_failure(self, path: Path, problem: Exception) -> None:
         if not self._failed:
             self._retry, self._retry_at = 2 * _FIRST_RETRY, _now() + _FIRST_RETRY
         self._forget(path)
         if path.exists():  # else somebody removed it
             self._failed[path] = None
             self.problem = _words(problem)
-            self._publish(QuarantineFailed(self._store.name, key, self.problem))
+            self._publish(QuarantineFailed(self._store.name, self._outbox.key_of(path), self.problem))
 
     def _forget(self, path: Path) -> None:
         self._failed.pop(path, None)
@@ -146,4 +156,4 @@ def _now() -> float:
 def _words(problem: Exception) -> str:
     if isinstance(problem, StoreError):
         return problem.info
-    return "no answer in time" if isinstance(problem, TimeoutError) else "the outbox cannot be read"
+    return "no answer in time" if isinstance(problem, TimeoutError) else "the outbox cannot be used"

@@ -99,7 +99,9 @@ class Inspector:
             self._publish(Observed(occasion, decision.outcome, decision.reason))
         elif decision.override is not None:
             self._publish(Overridden(occasion, verdict.outcome, decision.override))
-        if decision.outcome is Outcome.INFECTED or (verdict.kept and not _is_released(decision)):
+        if decision.outcome is Outcome.INFECTED or (
+            verdict.hashes is not None and not _is_released(decision)
+        ):
             ciphertext_sha256 = key.ciphertext_sha256.hex() if key is not None else None
             detected = Detected(occasion, verdict, decision, size, ciphertext_sha256, seconds)
             if self._quarantine is not None:

@@ -113,3 +113,13 @@ def test_traps_of_yaml_are_one_line(tmp_path: Path) -> None:
     ):
         file.write_text(text)
         assert refused(media_scanner_process("check-config", "--config", file)) == f"{file}:{said}"
+
+
+@pytest.mark.parametrize("key", ["public_key_file", "s3.ca_file"])
+def test_files_of_the_quarantine_are_opened(tmp_path: Path, key: str) -> None:
+    absent = tmp_path / "absent"
+    named = f"s3: {{bucket: b, ca_file: {absent}}}" if key == "s3.ca_file" else f"{key}: {absent}"
+    file = tmp_path / "scanner.yaml"
+    file.write_text(f"quarantine: {{store: {'s3' if key == 's3.ca_file' else 'local'}, {named}}}")
+    said = refused(media_scanner("check-config", "--config", file))
+    assert said == f"quarantine.{key}: {absent}: No such file or directory"

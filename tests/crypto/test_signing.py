@@ -42,6 +42,14 @@ def test_signature_with_anything_behind_it_is_refused() -> None:
     assert not any(verified(SIGNER.public_key, signature + more, "test", CONTENT) for more in "\n =")
 
 
+def test_another_spelling_of_a_signature_is_refused() -> None:
+    """The last digit has four bits that say nothing; whoever changes them changes a record of the audit."""
+    signature = SIGNER.sign("test", CONTENT)
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    last = digits[digits.index(signature[-3]) + 1]
+    assert not verified(SIGNER.public_key, f"{signature[:-3]}{last}==", "test", CONTENT)
+
+
 def test_canonical_form_is_sorted_ascii_without_white_space() -> None:
     assert canonical(CONTENT) == rb'{"a":"\u00fc\n","b":1}'
 

@@ -104,6 +104,7 @@ def test_a_sample_without_a_record_was_seen_when_it_was_stored() -> None:
         {"at": 5},
         {"size": "5"},
         {"size": -1},
+        {"size": 10**400},
         {"size": True},
         {"signatures": [1]},
         {"signatures": None},
@@ -133,6 +134,7 @@ def test_deep_nesting_is_no_record() -> None:
         sample_key(b"a").replace("/sha256/", "/md5/"),
         f"{sample_key(b'a')}.exe",
         f"v1/objects/{'0' * 16}/sha256/00/00/{digest(b'a')}",
+        f"v1/objects/{'0' * 16}/sha256/\x1b[/2J/\x1b[2J{'0' * 60}",
     ],
 )
 def test_what_has_no_samples_name_is_none(key: str) -> None:
@@ -143,6 +145,11 @@ def test_the_day_of_a_record_is_in_its_name() -> None:
     assert day_of(entry().key) == MIDNIGHT
     assert day_of(entry().key.replace("/11/21/", "/13/21/")) is None
     assert day_of("v1/detections/2026/11/21/../x.json") is None
+
+
+@pytest.mark.parametrize("day", ["0001/01/01", "9999/12/31"])
+def test_a_day_beyond_the_calendar_is_none(day: str) -> None:
+    assert day_of(entry().key.replace("2026/11/21", day)) is None
 
 
 # -- filters -------------------------------------------------------------------------------------

@@ -62,3 +62,21 @@ async def test_empty_store_has_an_empty_chain_and_other_names_are_no_records(any
         await any_store.put(f"v1/audit/{name}", b"{}")
     assert await record_numbers(any_store) == []
     assert (await chain_of(any_store, "alice").append("deny", "a")).number == 1
+
+
+async def test_a_record_far_behind_the_end_leads_nobody_astray(any_store: Store) -> None:
+    """Whoever may write there could make two chains of one: who was there before knows its end."""
+    before = chain_of(any_store, "alice")
+    for subject in ("a", "b"):
+        await before.append("deny", subject)
+    await any_store.put(audit_key(999_999_999), b"junk")
+    assert (await chain_of(any_store, "bob").append("deny", "c")).number == 3
+    assert (await before.append("deny", "d")).number == 4
+
+
+async def test_a_gap_is_not_filled_but_left_to_be_found(any_store: Store) -> None:
+    for subject in ("a", "b", "c", "d"):
+        await chain_of(any_store, "alice").append("deny", subject)
+    await any_store.delete(audit_key(2))
+    assert (await chain_of(any_store, "bob").append("deny", "e")).number == 5
+    assert problems(await read_records(any_store), [], KEYS)[0].number == 2

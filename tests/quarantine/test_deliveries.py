@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from scanner.events import Delivered, Detected, Occasion, QuarantineFailed, Sour
 from scanner.media import MediaRef
 from scanner.quarantine import deliveries as module
 from scanner.quarantine.deliveries import Deliveries
-from scanner.quarantine.delivery_log import DeliveryLog
+from scanner.quarantine.delivery_log import DeliveryLog, Noted, Times
 from scanner.quarantine.delivery_records import DeliveryRecord, opened
 from scanner.quarantine.layout import DELIVERIES, deliveries_key
 from scanner.stores.local import Local
@@ -188,3 +188,48 @@ async def following(deliveries: Deliveries, store: Local) -> AsyncIterator[None]
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+class Stubborn(DeliveryLog):
+    """Takes its time to fail."""
+
+    tries, full = 0, True
+
+    def append(self, noted: Mapping[Noted, Times]) -> None:
+        self.tries += 1
+        if self.full:
+            time.sleep(0.1)
+            raise StoreError("full")
+        super().append(noted)
+
+
+async def test_what_cannot_be_written_is_bounded_and_counts_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_NOTED", 3)
+    sink, log = RecordingSink(), Stubborn(tmp_path / "deliveries.sqlite", 86400)
+    async with replica(tmp_path, sink, log) as deliveries:
+        for number in range(4):
+            for _ in range(2):
+                deliveries(delivered("same"))
+                deliveries(delivered(f"other-{number}"))
+            await _tried(log, number + 1)
+        assert len(deliveries._noted) <= 3  # noqa: SLF001
+        log.full = False
+        deliveries(detected())
+        await until(lambda: bool(told(tmp_path)))
+    [record] = told(tmp_path)
+    assert {each.media.rpartition("/")[2]: each.count for each in record.deliveries}["same"] == 8
+
+
+async def test_what_waits_for_the_thread_at_the_end_is_written_all_the_same(tmp_path: Path) -> None:
+    log, path = DeliveryLog(tmp_path / "deliveries.sqlite", 86400), tmp_path / "deliveries.sqlite"
+    async with replica(tmp_path, log=log) as deliveries:
+        deliveries._worker.submit(time.sleep, 0.3)  # noqa: SLF001 - it tells of others' detections
+        deliveries(delivered())
+        await asyncio.sleep(0.1)
+    assert [each.count for each in DeliveryLog(path, 86400).find(CONTENT)] == [1]
+
+
+async def _tried(log: Stubborn, times: int) -> None:
+    await until(lambda: log.tries >= times)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
 
 import pytest
 
-from scanner.crypto.envelope import public_key_of
+from scanner.crypto.envelope import Sealer, public_key_of
 from scanner.errors import EnvelopeError
 from scanner.quarantine.delivery_records import (
     MOST_DELIVERIES,
@@ -40,6 +43,35 @@ def test_a_record_of_many_deliveries_is_cut_and_says_so() -> None:
     read = opened(envelope, [ALICE], SHA256)
     assert (len(read.deliveries), read.omitted) == (MOST_DELIVERIES, 5)
     assert len(envelope) < 3 * 2**20
+
+
+def test_an_envelope_of_more_chunks_than_can_be_counted_is_damaged() -> None:
+    with pytest.raises(EnvelopeError):
+        opened(Sealer([public_key_of(ALICE)], 2**40, chunk=1).header.to_bytes(), [ALICE], SHA256)
+
+
+def test_writing_a_long_record_lets_other_threads_run() -> None:
+    """`json.dumps` keeps the interpreter's lock to its end: so long the event loop stands still."""
+    many = replace(RECORD, deliveries=(DELIVERY,) * MOST_DELIVERIES)
+    content = asdict(many)
+    began = time.perf_counter()
+    json.dumps(content)
+    at_once = time.perf_counter() - began
+    assert min(_longest_pause(many) for _ in range(5)) < at_once / 2
+
+
+def _longest_pause(record: DeliveryRecord) -> float:
+    """Of another thread while the record is written, in seconds."""
+    longest, writer = 0.0, threading.Thread(target=record.to_json)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    writer.start()
+    while writer.is_alive():
+        began = time.perf_counter()
+        time.sleep(0)
+        longest = max(longest, time.perf_counter() - began)
+    sys.setswitchinterval(before)
+    return longest
 
 
 def test_a_record_under_another_contents_name_is_refused() -> None:

@@ -15,7 +15,7 @@ from scanner.errors import StoreError
 from scanner.events import ActionJudged, ActionsUnread
 from scanner.ports import Store, Stored
 from scanner.quarantine.action_store import Actions
-from scanner.quarantine.actions import Kind, Rules, Signed, Standing
+from scanner.quarantine.actions import Filed, Kind, Rules, Signed, Standing
 from scanner.quarantine.layout import action_key
 from scanner.quarantine.overrides import StoredOverrides
 from scanner.stores.local import Local
@@ -263,3 +263,40 @@ async def test_without_analysts_nothing_is_asked_of_the_store(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     replica = Replica(Local(tmp_path / "file"), Rules(TWO_EYES.store, {}))
     assert await replica.allows() is None
+
+
+class Listed(Actions):
+    """Everything was read before: to list it anew gives others their turn, and is not what is measured."""
+
+    async def filed(self) -> list[Filed]:
+        self.known = getattr(self, "known", None) or await super().filed()
+        return self.known
+
+
+async def test_many_statements_do_not_hold_up_the_event_loop(store: Local) -> None:
+    """A site has thousands of them after some years, and they are gone through every few seconds."""
+    for number in range(300):
+        said = signed(Kind.DENY, sha256=f"{number:064x}")
+        await store.put(action_key(f"{number:08}"), said.to_json())
+    replica = Replica(store)
+    overrides = StoredOverrides(
+        Listed(store),
+        TWO_EYES,
+        index=INDEX,
+        note=replica._note,  # noqa: SLF001
+        publish=replica.sink,
+    )
+    await overrides.refresh()
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    await overrides.refresh()
+    others.cancel()
+    assert overrides.count() == 300
+    assert turns >= 3

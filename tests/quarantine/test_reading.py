@@ -66,3 +66,21 @@ async def test_samples_and_markers_are_known_by_their_names_alone(store: Local) 
     assert strange == []
     assert [marker.sha256 for marker in await markers_of(store, sha256)] == [sha256]
     assert len(await markers_of(store)) == 2
+
+
+async def test_what_is_too_large_for_a_record_is_not_fetched(
+    store: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await put_record(store)
+    huge = kept.replace("/21/", "/22/")
+    await store.put(huge, b" " * 20_000)
+    fetched = []
+
+    async def get(key: str) -> bytes | None:
+        fetched.append(key)
+        return await Local.get(store, key)
+
+    monkeypatch.setattr(store, "get", get)
+    catalogue = await read_catalogue(store)
+    assert fetched == [kept]
+    assert catalogue.strange == (huge,)

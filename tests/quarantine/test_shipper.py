@@ -51,6 +51,11 @@ async def shipping(shipper: Shipper) -> AsyncIterator[None]:
             await task
 
 
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipper_module, "_TOGETHER", 0.01)
+
+
 @pytest.fixture
 def sink() -> RecordingSink:
     return RecordingSink()

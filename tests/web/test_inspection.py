@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from scanner.errors import EngineError
 from scanner.events import Delivered, Detected, Observed, Overridden, Source, StageTimed
-from scanner.verdict import IndexSecret, Outcome, Policy, Reason
+from scanner.media import Sample
+from scanner.verdict import Hashes, IndexSecret, Outcome, Policy, Reason, Report, Verdict
+from scanner.web.inspection import Inspector
 from scanner.web.request import Request
 from tests.fake_homeserver import serving
 from tests.real_clamd import EICAR
@@ -125,3 +128,35 @@ async def test_while_the_policy_observes_what_is_denied_is_told_as_such(serve: S
     assert (await service.get("/download/example.org/abc")).status == 200
     assert [event.reason for event in service.of(Observed)] == [Reason.DENIED]
     assert service.of(Overridden) == []
+
+
+class Records:
+    """A Quarantine that notes what it is to write down."""
+
+    outcomes = frozenset({Outcome.FORBIDDEN})
+
+    def __init__(self) -> None:
+        self.recorded: list[Detected] = []
+
+    async def keep(self, sample: Sample, verdict: Verdict) -> bool:
+        return False
+
+    async def record(self, detection: Detected) -> None:
+        self.recorded.append(detection)
+
+
+async def test_what_is_to_be_kept_has_a_record_although_its_sample_could_not_be_written(
+    service: Service,
+) -> None:
+    """The disk was full: hash and record are all that is left of it."""
+    quarantine = Records()
+    inspector = Inspector(service.inspector.terms, service.events.append, IndexSecret(bytes(32)), quarantine)
+    report = Report("mime", Outcome.FORBIDDEN, "1", Reason.FORBIDDEN_TYPE)
+    verdict = Verdict((report,), hashes=Hashes("ab" * 32, "cd" * 20, "ef" * 16), kept=False)
+    inquiry = inspector.inquiry(
+        cast("Request", SimpleNamespace(ref=None, id="1", began=0.0)), Source.DOWNLOAD
+    )
+    decision = await inspector.settle(inquiry, verdict, 1)
+    assert not decision.deliver
+    assert [each.verdict for each in quarantine.recorded] == [verdict]
+    assert service.of(Detected) == []
