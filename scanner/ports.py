@@ -103,8 +103,8 @@ class Store(Protocol):
         """Keep `content`, a file or its bytes, unless something has that name; whether nothing had."""
         ...
 
-    async def get(self, key: str) -> bytes | None:
-        """All of it, None if nothing has that name."""
+    async def get(self, key: str, largest: int | None = None) -> bytes | None:
+        """All of it, None if nothing has that name; b"" if it has more than `largest` bytes."""
         ...
 
     def listing(self, prefix: str) -> AsyncIterator[Stored]:

@@ -25,6 +25,9 @@ from scanner.quarantine.delivery_records import Delivery, DeliveryRecord, opened
 from scanner.quarantine.layout import deliveries_of
 from scanner.quarantine.reading import read_catalogue
 
+# Ours are under 2 KB and 3 MB: what is much larger is nothing of ours, and is not fetched.
+_LARGEST_MARKER, _LARGEST_DELIVERIES = 16_384, 8 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -77,7 +80,7 @@ async def _known(place: Place, name: str, keys: Sequence[bytes]) -> Known:
 async def _said(store: Store, key: str) -> dict[str, str]:
     """What a marker says: text, from a store in which others write, too."""
     try:
-        said = json.loads(await store.get(key) or b"{}")
+        said = json.loads(await store.get(key, _LARGEST_MARKER) or b"{}")
         return {name: str(said[name]) for name in ("what", "at", "by", "reason")}
     except (ValueError, TypeError, KeyError, RecursionError):
         return dict.fromkeys(("what", "at", "by", "reason"), "-")
@@ -87,7 +90,7 @@ async def _sealed_deliveries(store: Store, sha256: str) -> list[bytes]:
     if not sha256:
         return []
     keys = [stored.key async for stored in store.listing(deliveries_of(sha256))]
-    return [await store.get(key) or b"" for key in keys]
+    return [await store.get(key, _LARGEST_DELIVERIES) or b"" for key in keys]
 
 
 def _opened(envelope: bytes, keys: Sequence[bytes], sha256: str) -> DeliveryRecord | None:

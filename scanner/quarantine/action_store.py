@@ -74,12 +74,12 @@ class Actions:
         key = nonce_key(filed.signed.statement.nonce)
         if await self._store.put(key, filed.id.encode()):
             return Claim.NEW
-        return Claim.SAME if await self._store.get(key) == filed.id.encode() else Claim.REPLAYED
+        return Claim.SAME if await self._store.get(key, _LARGEST) == filed.id.encode() else Claim.REPLAYED
 
     async def is_replayed(self, filed: Filed) -> bool:
         """Whether its nonce is another's; takes none. Raises StoreError."""
         assert filed.signed is not None
-        holder = await self._store.get(nonce_key(filed.signed.statement.nonce))
+        holder = await self._store.get(nonce_key(filed.signed.statement.nonce), _LARGEST)
         return holder is not None and holder != filed.id.encode()
 
     async def _names(self) -> dict[tuple[str, str], int]:

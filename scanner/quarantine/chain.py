@@ -18,6 +18,8 @@ from scanner.quarantine.layout import AUDIT, HEADS, audit_key, head_key
 
 _RECORD = re.compile(rf"{AUDIT}/([0-9]{{9}})\.json")
 _AT_ONCE = 16
+# Records and heads are under 2 KB: what is much larger is none, and is not fetched.
+_LARGEST = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,13 @@ class Chain:
         if self._tail is None:
             number = _end(await record_numbers(self._store))
             self._tail = Tail(max(number - 1, 0))
-        while (data := await self._store.get(audit_key(self._tail.number + 1))) is not None:
+        while (data := await self._store.get(audit_key(self._tail.number + 1), _LARGEST)) is not None:
             self._tail = Tail(self._tail.number + 1, digest(data))
         return self._tail
 
     async def still_has(self, tail: Tail) -> bool:
         """Whether that record is there, unchanged; if not, the chain is read anew."""
-        data = await self._store.get(audit_key(tail.number))
+        data = await self._store.get(audit_key(tail.number), _LARGEST)
         intact = data is not None and digest(data) == tail.sha256
         if not intact:
             self._tail = None
@@ -125,5 +127,5 @@ async def read_heads(store: Store) -> list[Head]:
 async def _read(store: Store, keys: list[str]) -> list[bytes | None]:
     contents: list[bytes | None] = []
     for at in range(0, len(keys), _AT_ONCE):
-        contents += await asyncio.gather(*map(store.get, keys[at : at + _AT_ONCE]))
+        contents += await asyncio.gather(*(store.get(key, _LARGEST) for key in keys[at : at + _AT_ONCE]))
     return contents

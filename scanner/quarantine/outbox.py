@@ -126,13 +126,13 @@ class Outbox:
         return True
 
     async def record(self, detection: Detected) -> None:
-        """Write a detection down durably, once a content, media ID and day.
+        """Write a detection down durably, once a content, media ID (without one: source) and day.
 
         One that says that its sample could not be written does not stand for one that was.
         """
         now = datetime.now(UTC)
         record = self._record(detection, now)
-        media = record.media or record.request_id
+        media = record.media or record.source
         if record.missing == _NOT_WRITTEN:
             media = f"{media} {_NOT_WRITTEN}"
         key = detection_key(now, identity(record.sha256, media))

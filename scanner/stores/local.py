@@ -32,8 +32,8 @@ class Local:
     async def put(self, key: str, content: Path | bytes) -> bool:
         return await asyncio.to_thread(self._put, key, content)
 
-    async def get(self, key: str) -> bytes | None:
-        return await asyncio.to_thread(self._get, key)
+    async def get(self, key: str, largest: int | None = None) -> bytes | None:
+        return await asyncio.to_thread(self._get, key, largest)
 
     async def listing(self, prefix: str) -> AsyncIterator[Stored]:
         for stored in await asyncio.to_thread(self._list, prefix):
@@ -63,9 +63,10 @@ class Local:
                     draft.unlink()
         self._opened = True
 
-    def _get(self, key: str) -> bytes | None:
+    def _get(self, key: str, largest: int | None) -> bytes | None:
+        path = self._path(key)
         try:
-            return self._path(key).read_bytes()
+            return b"" if largest is not None and path.stat().st_size > largest else path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as problem:

@@ -166,7 +166,7 @@ def test_an_output_that_is_not_unicode_gets_what_it_can_take(
 
 
 def test_an_output_that_takes_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Path("/dev/full").open("w") as full:
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(ScannerError, match="standard output: No space left on device"):
             show(Printer(as_json=False, clean_too=True))

@@ -32,6 +32,13 @@ class StoreContract:
         assert not await store.put(KEY, b"second")
         assert await store.get(KEY) == b"first"
 
+    async def test_what_is_larger_than_it_may_be_is_not_read(self, store: Store) -> None:
+        await store.put(KEY, b"x" * 100)
+        assert await store.get(KEY, 100) == b"x" * 100
+        assert await store.get(KEY, 99) == b""
+        assert await store.get("v1/audit/1.json", 99) is None
+        assert await store.get(KEY) == b"x" * 100
+
     async def test_of_many_at_once_one_is_first(self, store: Store) -> None:
         first = await asyncio.gather(*(store.put(KEY, bytes([number])) for number in range(8)))
         assert first.count(True) == 1

@@ -27,7 +27,7 @@ LARGE = {"media_size": "20MiB", "memory": "69MiB"}  # a share for uploads is par
 
 
 async def idle(stage: Scene) -> bool:
-    """Whether soon nothing is held for anybody: within a second, were the machine not so busy with the test."""
+    """Whether soon nothing is held for anybody: within a second, but for a machine that is busy."""
     held = ("buffer_bytes", "scans_in_flight", "engine_in_flight", "engine_queue_length")
     await stage.until(lambda: not any(stage.metric(gauge) for gauge in held), 3)
     return True

@@ -80,3 +80,10 @@ async def test_a_gap_is_not_filled_but_left_to_be_found(any_store: Store) -> Non
     await any_store.delete(audit_key(2))
     assert (await chain_of(any_store, "bob").append("deny", "e")).number == 5
     assert problems(await read_records(any_store), [], KEYS)[0].number == 2
+
+
+async def test_what_is_too_large_for_a_record_is_passed_over_unread(any_store: Store) -> None:
+    await chain_of(any_store, "alice").append("deny", "a")
+    await any_store.put(audit_key(2), b" " * 20_000)
+    assert (await chain_of(any_store, "bob").append("deny", "b")).number == 3
+    assert [problem.number for problem in problems(await read_records(any_store), [], KEYS)] == [2]

@@ -127,6 +127,15 @@ async def test_a_content_and_media_id_have_one_record_a_day(tmp_path: Path) -> N
     assert stored[0].sample.endswith(f"/sha256/ab/ab/{HASHES.sha256}")
 
 
+async def test_uploads_of_one_content_fill_nothing(tmp_path: Path) -> None:
+    """They have no media ID yet."""
+    async with outbox(tmp_path) as box:
+        for number in range(50):
+            occasion = Occasion(None, Source.UPLOAD, encrypted=False, request_id=str(number))
+            await box.record(replace(detected(), occasion=occasion))
+        assert len(records_of(box)) == 1
+
+
 async def test_a_full_outbox_keeps_the_record_and_says_so(tmp_path: Path) -> None:
     sink = RecordingSink()
     async with outbox(tmp_path, sink, size=1000) as box:
