@@ -45,7 +45,8 @@ async def test_many_large_files_wait_their_turn_then_503_and_memory_stays_bounde
     tmp_path: Path, private_clamd: Clamd
 ) -> None:
     """Two fit in the share for downloads; plaintext of two more in the scan slots."""
-    async with scene(tmp_path, address(private_clamd), limits=LARGE) as stage:
+    patience = {"first_byte_timeout": "5s", "total_timeout": "5s"}  # it is our own process that sends
+    async with scene(tmp_path, address(private_clamd), limits=LARGE, homeserver=patience) as stage:
         await stage.until_ready()
         pid = stage.product.process.pid
         before = memory_of(pid)
