@@ -262,7 +262,7 @@ async def test_every_descriptor_is_closed_again(tmp_path: Path, transport: str, 
         for _ in range(3):
             with suppress(TimeoutError, EngineError):
                 await asyncio.wait_for(scan(fake, transport, bytes(20 * FRAME)), 0.05)
-    await until(lambda: _descriptors() <= before)  # the fake's transports close in the loop's next rounds
+    await until(lambda: _descriptors() == before)  # the fake's transports close in the loop's next rounds
 
 
 def _descriptors() -> int:

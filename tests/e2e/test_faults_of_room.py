@@ -27,9 +27,9 @@ LARGE = {"media_size": "20MiB", "memory": "69MiB"}  # a share for uploads is par
 
 
 async def idle(stage: Scene) -> bool:
-    """Whether soon nothing is held for anybody: within a second, but for a machine that is busy."""
+    """Whether within a second nothing is held for anybody."""
     held = ("buffer_bytes", "scans_in_flight", "engine_in_flight", "engine_queue_length")
-    await stage.until(lambda: not any(stage.metric(gauge) for gauge in held), 3)
+    await stage.until(lambda: not any(stage.metric(gauge) for gauge in held), 1)
     return True
 
 
@@ -61,7 +61,8 @@ async def test_many_large_files_wait_their_turn_then_503_and_memory_stays_bounde
 
         replies = await asyncio.gather(*asked)
 
-        assert all(is_refusal(r.status, r.headers.get("Retry-After")) for r in replies)
+        answers = [(reply.status, reply.headers.get("Retry-After")) for reply in replies]
+        assert [answer for answer in answers if not is_refusal(*answer)] == []
         assert stage.metric("requests_rejected_total", reason="overload") >= 10
         assert most < (2 + 2) * MEDIA + 40 * MIB
         assert await idle(stage)
