@@ -1,11 +1,14 @@
 """Deliveries of the last days in a file, by content: what `deliveries` writes and reads in its thread.
 
 A row is what one caller was given of one content under one media ID on one day (UTC), so that a day can be
-dropped at once. The names of contents and callers are keyed hashes, cut to 16 bytes.
+dropped at once. What is new is appended to `recent`, and sorted into `deliveries` many rows at a time: one by
+one, each row would rewrite a page of its own. The names of contents and callers are keyed hashes, cut to 16
+bytes.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -23,24 +26,41 @@ from scanner.verdict import ContentId
 _DAY = 86400
 _NAME_BYTES = 16
 LARGEST = 2 * 2**30
+_MOST_RECENT = 50_000
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS deliveries (
         day INTEGER, content BLOB, media TEXT, caller BLOB,
         first REAL NOT NULL, last REAL NOT NULL, count INTEGER NOT NULL,
         PRIMARY KEY (day, content, media, caller)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS recent (
+        day INTEGER, content BLOB, media TEXT, caller BLOB, first REAL, last REAL, count INTEGER)""",
     "CREATE TABLE IF NOT EXISTS told (content BLOB PRIMARY KEY, day INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS replica (name TEXT NOT NULL)",
 )
-_NOTE = """
-INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)
+# All rows in one step, in which Python's other threads run: `names` are contents and callers in turn.
+_APPEND = f"""
+INSERT INTO recent
+SELECT value ->> 0,
+    substr(:names, key * {2 * _NAME_BYTES} + 1, {_NAME_BYTES}), value ->> 1,
+    substr(:names, key * {2 * _NAME_BYTES} + {_NAME_BYTES + 1}, {_NAME_BYTES}),
+    value ->> 2, value ->> 3, value ->> 4
+FROM json_each(:rows)"""  # noqa: S608 - constants
+_SORT_IN = """
+INSERT INTO deliveries
+SELECT day, content, media, caller, min(first), max(last), sum(count)
+FROM recent GROUP BY day, content, media, caller
 ON CONFLICT DO UPDATE SET last = max(last, excluded.last), count = count + excluded.count"""
-# Day by day, since a day comes first in every row's key.
+# Day by day, since a day comes first in every sorted row's key.
 _FIND = """
 WITH RECURSIVE days(day) AS (
     SELECT min(day) FROM deliveries
-    UNION ALL SELECT day + 1 FROM days WHERE day < (SELECT max(day) FROM deliveries))
+    UNION ALL SELECT day + 1 FROM days WHERE day < (SELECT max(day) FROM deliveries)),
+found AS (
+    SELECT media, caller, first, last, count FROM days CROSS JOIN deliveries USING (day)
+    WHERE content = :content
+    UNION ALL SELECT media, caller, first, last, count FROM recent WHERE content = :content)
 SELECT media, hex(caller), min(first) AS first, max(last), sum(count)
-FROM days CROSS JOIN deliveries USING (day) WHERE content = ? GROUP BY media, caller ORDER BY first"""
+FROM found GROUP BY media, caller ORDER BY first"""
 
 
 class Noted(NamedTuple):
@@ -81,18 +101,17 @@ class DeliveryLog:
 
     def append(self, noted: Mapping[Noted, Times]) -> None:
         """All of it, or nothing; what is too old goes at the same time."""
-        rows = [
-            (_day(t.first), _name(n.content), n.media, _name(n.caller), t.first, t.last, t.count)
-            for n, t in noted.items()
-        ]
+        rows = [(_day(t.first), n.media, t.first, t.last, t.count) for n, t in noted.items()]
+        names = b"".join(_name(name) for n in noted for name in (n.content, n.caller))
         with self._file.transaction() as connection:
-            connection.executemany(_NOTE, rows)
+            connection.execute(_APPEND, {"rows": json.dumps(rows), "names": names})
+            self._sort_in(connection)
             self._prune(connection)
 
     def find(self, content: ContentId) -> list[Delivery]:
         """All that is known of a content, the first delivery first."""
         with self._file.transaction() as connection:
-            found = connection.execute(_FIND, (_name(content),)).fetchall()
+            found = connection.execute(_FIND, {"content": _name(content)}).fetchall()
         return [Delivery(media, caller.lower(), *rest) for media, caller, *rest in found]
 
     def told(self, content: ContentId) -> bool:
@@ -111,7 +130,9 @@ class DeliveryLog:
     def since(self) -> str | None:
         """The first day that it knows of, RFC 3339 in UTC."""
         with self._file.transaction() as connection:
-            [(day,)] = connection.execute("SELECT min(day) FROM deliveries").fetchall()
+            [(day,)] = connection.execute(
+                "SELECT min(day) FROM (SELECT day FROM deliveries UNION ALL SELECT day FROM recent)"
+            ).fetchall()
         return None if day is None else datetime.fromtimestamp(day * _DAY, UTC).isoformat()
 
     def replica(self) -> str:
@@ -130,6 +151,15 @@ class DeliveryLog:
     def remove(self) -> None:
         """All that was ever noted. Raises OSError."""
         self._file.remove()
+
+    def _sort_in(self, connection: sqlite3.Connection) -> None:
+        """What is recent, once it is much or of another day."""
+        newest, first_day = connection.execute(
+            "SELECT (SELECT max(rowid) FROM recent), (SELECT day FROM recent LIMIT 1)"
+        ).fetchone()
+        if newest >= _MOST_RECENT or first_day != _day(self._clock()):
+            connection.execute(_SORT_IN)
+            connection.execute("DELETE FROM recent")
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         oldest = _day(self._clock() - self._retention)

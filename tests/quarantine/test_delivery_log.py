@@ -122,8 +122,9 @@ def test_neither_contents_nor_callers_stand_there_in_clear(log: DeliveryLog, tmp
 def test_a_content_is_found_without_looking_at_the_others(log: DeliveryLog, tmp_path: Path) -> None:
     given(log, NOW)
     log.close()
+    explain = f"EXPLAIN QUERY PLAN {log_module._FIND}"  # noqa: SLF001 - the query itself is the matter
     with closing(sqlite3.connect(tmp_path / "deliveries.sqlite")) as connection:
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {log_module._FIND}", (b"",))]  # noqa: SLF001 - the query itself is the matter
+        plan = [row[3] for row in connection.execute(explain, {"content": b""})]
     assert any("USING PRIMARY KEY (day=? AND content=?)" in step for step in plan)
     assert not any(step == "SCAN deliveries" for step in plan)
 
@@ -131,3 +132,29 @@ def test_a_content_is_found_without_looking_at_the_others(log: DeliveryLog, tmp_
 def test_a_file_that_cannot_be_used_is_an_error_of_one_kind(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         given(DeliveryLog(tmp_path / "none" / "deliveries.sqlite", DAY), NOW)
+
+
+def test_many_recent_ones_are_sorted_in_and_found_all_the_same(
+    log: DeliveryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "_MOST_RECENT", 4)
+    for second in range(7):
+        given(log, NOW + second)
+    assert log.find(CONTENT) == [Delivery(MXC, ALICE[:16].hex(), NOW, NOW + 6, 7)]
+    assert log.since() == "2024-10-04T00:00:00+00:00"
+    log.close()
+    with closing(sqlite3.connect(tmp_path / "deliveries.sqlite")) as connection:
+        assert connection.execute("SELECT count FROM deliveries").fetchall() == [(4,)]
+        assert connection.execute("SELECT count(*) FROM recent").fetchall() == [(3,)]
+
+
+def test_a_new_day_sorts_the_last_one_in(log: DeliveryLog, tmp_path: Path, clock: Clock) -> None:
+    given(log, NOW)
+    clock.now += DAY
+    given(log, clock.now)
+    given(log, clock.now)
+    assert log.find(CONTENT) == [Delivery(MXC, ALICE[:16].hex(), NOW, NOW + DAY, 3)]
+    log.close()
+    with closing(sqlite3.connect(tmp_path / "deliveries.sqlite")) as connection:
+        assert connection.execute("SELECT count FROM deliveries").fetchall() == [(1,), (1,)]
+        assert connection.execute("SELECT count(*) FROM recent").fetchall() == [(1,)]
