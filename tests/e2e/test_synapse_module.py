@@ -6,10 +6,11 @@ import asyncio
 import io
 import json
 import secrets
+import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -466,4 +467,52 @@ async def test_uploads_whose_inspection_comes_back_to_us_all_end_with_every_shar
         assert [reply.status for reply in replies] == [200] * 8
         assert [status for status, _ in served] == [200] * 2
         assert inspected(other) >= before + 8
+        assert other.metric("buffer_bytes") == 0
+
+
+async def _seconds_of(asked: Awaitable[tuple[int, bytes]]) -> float:
+    began = time.monotonic()
+    assert (await asked)[0] == 200
+    return time.monotonic() - began
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+async def test_sixty_large_uploads_through_us_and_back_to_us_leave_downloads_alone(
+    stage: Stage, product: Product, session: aiohttp.ClientSession
+) -> None:
+    """Each holds its share while the module asks about it; the memory is the default."""
+    users = [await stage.synapse.register(f"user-{secrets.token_hex(4)}") for _ in range(6)]
+    limits = {"media_size": MEDIA, "memory": 256 * MIB, "queue_wait": "100s"}
+    patient = {
+        "limits": limits,
+        "homeserver": {"first_byte_timeout": "60s", "idle_timeout": "60s", "total_timeout": "60s"},
+        "verdict_cache": {"clean_ttl": "1ms"},
+    }
+    with stage.other(product, **patient) as other:
+        mxc = (await upload(session, other.url, users[0], letter(0))).content["content_uri"]
+        judged, pid = inspected(other), other.process.pid
+        before, most, beside, alone = memory_of(pid), 0, list[float](), list[float]()
+        content = letter(MEDIA)[:-4]
+        uploads = [
+            asyncio.create_task(upload(session, other.url, users[n % 6], content + b"%04d" % n))
+            for n in range(60)
+        ]
+        while not all(task.done() for task in uploads):
+            through_us, from_synapse = await asyncio.gather(
+                *(
+                    _seconds_of(download(session, base, users[0], mxc))
+                    for base in (other.url, stage.synapse.url)
+                )
+            )
+            beside.append(through_us)
+            alone.append(from_synapse)
+            most = max(most, memory_of(pid) - before)
+            assert other.metric("buffer_bytes") <= 256 * MIB
+            await asyncio.sleep(0.05)
+        assert [task.result().status for task in uploads] == [200] * 60
+        assert inspected(other) >= judged + 60
+        assert most < 256 * MIB
+        assert statistics.median(beside) < 0.5
+        assert max(beside) < max(alone) + 3  # Synapse itself has 60 bodies to read
         assert other.metric("buffer_bytes") == 0
