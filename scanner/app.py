@@ -7,7 +7,7 @@ drain first, the log closes last.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +39,8 @@ from scanner.key_files import (
 )
 from scanner.library_log import library_log
 from scanner.metrics import Metrics
-from scanner.ports import VerdictCache
+from scanner.ports import Recorder, VerdictCache
+from scanner.quarantine.homeserver import HomeserverQuarantine
 from scanner.quarantine.overrides import StoredOverrides
 from scanner.quarantine.shipper import Shipper
 from scanner.readiness import Readiness
@@ -119,9 +120,11 @@ async def running(config: Config, version: str) -> AsyncIterator[Service]:
             )
         )
         connection = await stack.enter_async_context(_connection(config, transport, publish))
-        admin_problem = await tell_the_homeserver(config, stack, bus, metrics, connection, overrides)
-        readiness = _readiness(config, judge, connection, freshclam, shipper, overrides, admin_problem)
-        inspector = Inspector(Terms(_policy(config), keys, judge.pipeline), publish, index, outbox, overrides)
+        there = await tell_the_homeserver(config, stack, bus, metrics, connection, overrides)
+        readiness = _readiness(config, judge, connection, freshclam, shipper, overrides, there)
+        recorders: list[Recorder] = [each for each in (outbox, there) if each is not None]
+        terms = Terms(_policy(config), keys, judge.pipeline)
+        inspector = Inspector(terms, publish, index, recorders, overrides)
         operations = Operations(
             readiness.reasons, metrics.render, lambda: inspector.terms.policy.mode, readiness.warnings
         )
@@ -277,7 +280,7 @@ def _readiness(
     freshclam: Freshclam | None,
     shipper: Shipper | None,
     overrides: StoredOverrides | None,
-    admin_problem: Callable[[], str],
+    there: HomeserverQuarantine | None,
 ) -> Readiness:
     return Readiness(
         backends=judge.clamav.backends,
@@ -288,7 +291,7 @@ def _readiness(
         update_problem=lambda: freshclam.problem if freshclam is not None else "",
         quarantine_problem=lambda: shipper.problem if shipper is not None else "",
         overrides_problem=lambda: overrides.problem if overrides is not None else "",
-        admin_problem=admin_problem,
+        admin_problem=lambda: there.problem if there is not None else "",
     )
 
 

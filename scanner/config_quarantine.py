@@ -53,11 +53,14 @@ class Quarantine(Section):
         30 * 86400.0,
         description="How long to remember who was given what, for the day it is detected. 0: not at all.",
     )
+    retention: Duration = Field(
+        90 * 86400.0, description="What `quarantine purge` leaves: younger records, and samples seen since."
+    )
     name: str | None = Field(
         None,
         min_length=1,
         max_length=200,
-        description="Names the store in what analysts sign. Null: its URL and prefix, or its directory.",
+        description="Names the store in what analysts sign. Null: its URL and prefix; a local one has none.",
     )
     analysts: Analysts = Field(
         (),
@@ -81,6 +84,14 @@ class Quarantine(Section):
         if len(files) == 1:
             raise ValueError("must be two or more; one is quarantine.public_key_file")
         return files
+
+    @field_validator("analysts")
+    @classmethod
+    def _sign_for_one_store(cls, analysts: Analysts, others: ValidationInfo) -> Analysts:
+        """A directory is called the same on many machines, and what is signed must hold on one alone."""
+        if analysts and others.data.get("store") == "local" and others.data.get("name") is None:
+            raise ValueError("needs a quarantine.name of this machine's own where quarantine.store is local")
+        return analysts
 
     @field_validator("four_eyes")
     @classmethod

@@ -5,7 +5,6 @@ With `app.py` and `judge.py` it knows the classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -66,15 +65,15 @@ async def tell_the_homeserver(
     metrics: Metrics,
     connection: Connection,
     overrides: StoredOverrides | None,
-) -> Callable[[], str]:
-    """Of detections and releases until `stack` is left, where there is a token for it.
+) -> HomeserverQuarantine | None:
+    """Of releases, and of the detections that it records, until `stack` is left; None without a token for it.
 
-    Returns what asks for the problem that there is. Raises ConfigError.
+    Raises ConfigError.
     """
     file = config.homeserver.admin_token_file
     if file is None:
         add_homeserver_quarantine_gauge(metrics, lambda: 0)
-        return str
+        return None
     read_token(file, _ADMIN_TOKEN)
     admin = Admin(connection, partial(read_token, file, _ADMIN_TOKEN))
     there = HomeserverQuarantine(
@@ -84,9 +83,8 @@ async def tell_the_homeserver(
         publish=bus.publish,
     )
     await stack.enter_async_context(there)
-    bus.add(there)
     await in_background(stack, there.run())
     if overrides is not None:
         await in_background(stack, there.follow(overrides.allowed))
     add_homeserver_quarantine_gauge(metrics, lambda: there.pending)
-    return lambda: there.problem
+    return there

@@ -241,6 +241,14 @@ class QuarantineFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantineReplaced:
+    """The store took another thing under a name that it had: it ignores the condition, here and for all."""
+
+    store: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class HomeserverTold:
     """The homeserver was told of infected media, or of its release.
 
@@ -360,6 +368,7 @@ Event = (
     | AuditSigned
     | AuditBroken
     | QuarantineFailed
+    | QuarantineReplaced
     | QuarantineStored
     | SignaturesUpdated
     | LibraryWarned

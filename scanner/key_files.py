@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from errno import EFBIG, EINVAL
 from glob import escape
 from pathlib import Path
 from secrets import token_hex
-from stat import S_IMODE
+from stat import S_IMODE, S_ISDIR, S_ISREG
 from tempfile import NamedTemporaryFile
 
 from scanner.crypto.pk import ServerKeys, generate_secret, parse_secret
@@ -29,12 +30,27 @@ QUARANTINE_KEY = "quarantine-key"
 # What a scanner signs the audit chain with.
 AUDIT_KEY = "audit-key"
 _RETIRED = ".retired-"
+_LARGEST = 64 * 1024
+
+
+def read_small(path: Path) -> bytes:
+    """A regular file of 64 KiB at most: no device is read for ever, no pipe waited for. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not S_ISREG(os.fstat(fd).st_mode) and not S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(EINVAL, "is no regular file")
+        content = os.read(fd, _LARGEST + 1)
+    finally:
+        os.close(fd)
+    if len(content) > _LARGEST:
+        raise OSError(EFBIG, "is too large")
+    return content
 
 
 def read_secret(path: Path, key: str) -> bytes:
     """The 32 bytes of a named secret file; `key` is the configuration key that names it."""
     try:
-        return parse_secret(path.read_bytes())
+        return parse_secret(read_small(path))
     except OSError as error:
         raise ConfigError(f"{key}: {path}: {error.strerror}") from None
     except ValueError as error:
@@ -44,7 +60,7 @@ def read_secret(path: Path, key: str) -> bytes:
 def read_token(path: Path, key: str) -> str:
     """The access token in a named file; `key` is the configuration key that names it."""
     try:
-        token = path.read_text("ascii").strip()
+        token = read_small(path).decode("ascii").strip()
     except OSError as error:
         raise ConfigError(f"{key}: {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -41,6 +41,7 @@ from scanner.events import (
     Overridden,
     ProcessChanged,
     QuarantineFailed,
+    QuarantineReplaced,
     QuarantineStored,
     Rejected,
     Reloaded,
@@ -67,11 +68,11 @@ _REJECTIONS = ("overload", "shutdown", "timeout", "too_large")
 _OBJECTIONS = (*Reason, "overload", "timeout")
 _RESULTS = ("clean", "found", "error", "timeout", "limit", "eof")
 _DECRYPT_FAILURES = ("body", "hash", "key", "version")
-_WRITES = ("stored", "existing", "failed")
+_WRITES = ("stored", "existing", "replaced", "failed")
 # `upstream.admin.Fate`, and `failed`.
 _FATES = ("quarantined", "protected", "gone", "released", "failed")
 # `quarantine.actions` knows these words; a test holds both to each other.
-_ACTIONS = ("release", "allow", "deny", "forget", "delete", "hold", "export", "other")
+_ACTIONS = ("release", "allow", "deny", "forget", "delete", "hold", "unhold", "export", "other")
 _STANDINGS = (
     *("approved", "waiting", "early", "expired", "forged", "other_store"),
     *("self_approved", "replayed", "malformed"),
@@ -275,6 +276,8 @@ class Metrics:
                 self._quarantine_writes[("stored" if new else "existing",)].inc()
             case QuarantineFailed():
                 self._quarantine_writes[("failed",)].inc()
+            case QuarantineReplaced():
+                self._quarantine_writes[("replaced",)].inc()
             case HomeserverTold(result=result):
                 self._homeserver_quarantine[(result,)].inc()
             case ActionJudged(action=action, result=result):
@@ -285,21 +288,11 @@ class Metrics:
                 self._signature_updates[(result,)].inc()
             case CanaryRan():
                 self._count_canary(event)
-            case (
-                ActionsUnread()
-                | AuditBroken()
-                | AuditSigned()
-                | BackendChanged()
-                | BadRequest()
-                | Crashed()
-                | Delivered()
-                | EngineFailed()
-                | LibraryWarned()
-                | ProcessChanged()
-                | Reloaded()
-                | ReloadFailed()
-                | StoreFailed()
-            ):
+            case ActionsUnread() | AuditBroken() | AuditSigned() | BackendChanged() | BadRequest():
+                pass  # these and the next lines' are for the log
+            case Crashed() | Delivered() | EngineFailed() | LibraryWarned() | ProcessChanged():
+                pass
+            case Reloaded() | ReloadFailed() | StoreFailed():
                 pass
             case _:
                 assert_never(event)

@@ -115,6 +115,10 @@ class Store(Protocol):
         """Gone, if it was there."""
         ...
 
+    async def hold(self, key: str, on: bool) -> bool:  # noqa: FBT001 - the one thing it says
+        """Let nobody delete what has that name until it is let go; whether this store can see to that."""
+        ...
+
 
 class Quarantine(Protocol):
     """Where detections are safe before anybody is refused. `outcomes` are those whose samples are kept."""
@@ -125,8 +129,12 @@ class Quarantine(Protocol):
         """Seal an opened sample and write it down durably; whether that is done. Does not raise."""
         ...
 
+
+class Recorder(Protocol):
+    """Knows of a detection before anybody is refused for it: no SIGKILL loses what follows from it."""
+
     async def record(self, detection: Detected) -> None:
-        """Write a detection down durably, once a content, media ID and day. Does not raise."""
+        """Write it down, once for all repetitions. Does not raise."""
         ...
 
 

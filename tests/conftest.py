@@ -15,8 +15,13 @@ from tests.real_clamd import Clamd
 from tests.upstream.rig import Rig
 
 
+def pytest_collection() -> None:
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Thousands of collected tests are no garbage: searching them each time took a third of `make check`."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

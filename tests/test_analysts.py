@@ -17,10 +17,15 @@ from scanner.config import Config
 from scanner.crypto.signing import Signer
 from scanner.errors import ConfigError
 from scanner.key_files import read_secret
+from scanner.quarantine.action_store import Actions
+from scanner.quarantine.actions import Signed
 from scanner.quarantine.audit import name_of_scanner
+from scanner.quarantine.layout import action_key, approval_key
+from scanner.stores.local import Local
 from scanner.web.routes import API
 from tests.cli.office import Office
 from tests.fake_homeserver import FakeHomeserver, serving, until
+from tests.quarantine.people import MALLORY, approved, signed, statement
 from tests.real_clamd import EICAR, Clamd
 from tests.test_app import configured, get
 
@@ -76,7 +81,7 @@ async def becomes(service: Service, wanted: int) -> None:
 @pytest.mark.real
 async def test_decision_is_in_force_within_ten_seconds_and_taken_back(tmp_path: Path, clamd: Clamd) -> None:
     office = Office(tmp_path)
-    analysts = Config.load(office.config, {}).quarantine.model_dump(include={"analysts"})
+    quarantine = Config.load(office.config, {}).quarantine.model_dump(include={"name", "analysts"})
 
     def decide(action: str, content: bytes, by: str = "alice") -> None:
         sha256 = hashlib.sha256(content).hexdigest()
@@ -89,7 +94,7 @@ async def test_decision_is_in_force_within_ten_seconds_and_taken_back(tmp_path: 
             tmp_path,
             homeserver.url,
             clamav={"addresses": [f"unix:{clamd.socket}"]},
-            quarantine={"analysts": analysts["analysts"]},
+            quarantine=quarantine,
         )
         async with running(config, "1") as service:
             await until(lambda: service.clamav.backends[0].up, 5)
@@ -128,3 +133,46 @@ async def test_decision_is_in_force_within_ten_seconds_and_taken_back(tmp_path: 
         (scanner, "release in force"),
     ]
     assert len([*(tmp_path / "quarantine" / "v1" / "detections").rglob("*.json")]) == 1
+
+
+@pytest.mark.real
+async def test_what_is_forged_replayed_expired_or_self_approved_is_refused_by_the_service(
+    tmp_path: Path, clamd: Clamd
+) -> None:
+    """Each would release EICAR."""
+    office = Office(tmp_path, four_eyes=True)
+    quarantine = Config.load(office.config, {}).quarantine.model_dump(
+        include={"name", "analysts", "four_eyes"}
+    )
+    refusals = ("forged", "replayed", "expired", "self_approved", "waiting")
+    await put_what_does_not_count(office.store, quarantine["name"])
+    async with FakeHomeserver() as homeserver:
+        addresses = {"addresses": [f"unix:{clamd.socket}"]}
+        config = configured(tmp_path, homeserver.url, clamav=addresses, quarantine=quarantine)
+        async with running(config, "1") as service:
+            await until(lambda: service.clamav.backends[0].up, 5)
+            homeserver.script = serving(EICAR)
+            await asyncio.sleep(6)  # longer than replicas take to look
+            assert await status(service) == 403
+            _, metrics = await get(config.server.ops_listen, "/metrics")
+    name = "media_scanner_quarantine_actions_total"
+    told = {
+        each for each in refusals if f'{name}{{action="release",result="{each}"}} 1.0'.encode() in metrics
+    }
+    assert told == {*refusals} - {"expired"}  # what was over before is no news
+    assert f'{name}{{action="release",result="approved"}} 0.0'.encode() in metrics
+
+
+async def put_what_does_not_count(store: Local, name: str) -> None:
+    actions = Actions(store)
+    about: dict[str, Any] = {"sha256": hashlib.sha256(EICAR).hexdigest(), "store": name}
+    await actions.file(Signed.by(MALLORY, statement(**about)))
+    await actions.file(signed(**about))
+    own, over = signed(author="bob", **about), signed(issued=1_000, expires=2_000, **about)
+    for what, by in ((own, "bob"), (over, "bob")):
+        await actions.approve(await actions.file(what), approved(what, by))
+    again = signed(issued=int(time.time()) - 60, **about)
+    await store.put(action_key("20261121T120000Z-00000000"), again.to_json())
+    approval = approved(again, "bob")
+    key = approval_key("20261121T120000Z-00000000", "bob", approval.digest)
+    await store.put(key, approval.to_json())

@@ -121,12 +121,17 @@ LONGEST_FUNCTION = 60
 SOURCES = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
 TEST_FILES = [path.relative_to(TESTS) for path in sorted(TESTS.rglob("*.py"))]
 
-every_source = pytest.mark.parametrize("source", SOURCES, ids=str)
-
 
 @cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_tree_outlives_these_tests() -> Iterator[None]:
+    """Half a million nodes would make every search for garbage in later tests ten times as long."""
+    yield
+    tree.cache_clear()
 
 
 def part(source: Path) -> str:
@@ -168,39 +173,38 @@ def test_every_part_has_its_place() -> None:
     offenders(f"scanner/{name} is in no table" for name in parts - {*MAY_IMPORT, *KNOWS_EVERYTHING})
 
 
-@every_source
-def test_imports_point_downwards(source: Path) -> None:
-    here = part(source)
-    if here not in KNOWS_EVERYTHING:
-        offenders(
-            f"scanner/{source}:{line} imports {other}: {here} may not know {part(other)}"
-            for line, other in modules(source)
-            if part(other) != here and part(other) not in MAY_IMPORT.get(here, set())
-        )
+def test_imports_point_downwards() -> None:
+    offenders(
+        f"scanner/{source}:{line} imports {other}: {here} may not know {part(other)}"
+        for source in SOURCES
+        if (here := part(source)) not in KNOWS_EVERYTHING
+        for line, other in modules(source)
+        if part(other) != here and part(other) not in MAY_IMPORT.get(here, set())
+    )
 
 
-@every_source
-def test_interchangeable_siblings_do_not_know_each_other(source: Path) -> None:
-    here = part(source)
+def test_interchangeable_siblings_do_not_know_each_other() -> None:
     offenders(
         f"scanner/{source}:{line} imports its sibling {other}"
+        for source in SOURCES
+        if part(source) in INTERCHANGEABLE
         for line, other in modules(source)
-        if here in INTERCHANGEABLE and part(other) == here
+        if part(other) == part(source)
     )
 
 
-@every_source
-def test_libraries_are_known_behind_their_doors_only(source: Path) -> None:
-    libraries = {
-        (line, name.split(".")[0])
-        for line, name in imports(PACKAGE / source)
-        if not name.startswith("scanner")
-    }
+def test_libraries_are_known_behind_their_doors_only() -> None:
     offenders(
         f"scanner/{source}:{line} imports {library or 'relatively'}"
-        for line, library in libraries
+        for source in SOURCES
+        for line, library in libraries(source)
         if library not in sys.stdlib_module_names and part(source) not in LIBRARIES.get(library, set())
     )
+
+
+def libraries(source: Path) -> set[tuple[int, str]]:
+    found = imports(PACKAGE / source)
+    return {(line, name.split(".")[0]) for line, name in found if not name.startswith("scanner")}
 
 
 def test_no_module_imports_itself_round_a_corner() -> None:
@@ -211,27 +215,23 @@ def test_no_module_imports_itself_round_a_corner() -> None:
 # -- habits --------------------------------------------------------------------------------------
 
 
-@every_source
-def test_only_the_configuration_reads_the_environment(source: Path) -> None:
+def test_only_the_configuration_reads_the_environment() -> None:
     names = {"environ", "environb", "getenv", "getenvb"}
-    found = [
-        node.lineno
+    offenders(
+        f"scanner/{source}:{node.lineno} reads the environment"
+        for source in SOURCES
+        if str(source) not in READS_ENVIRONMENT
         for node in ast.walk(tree(PACKAGE / source))
         if (isinstance(node, ast.Attribute) and node.attr in names and ast.unparse(node.value) == "os")
         or (isinstance(node, ast.ImportFrom) and node.module == "os" and names & {n.name for n in node.names})
-    ]
-    offenders(
-        f"scanner/{source}:{line} reads the environment"
-        for line in found
-        if str(source) not in READS_ENVIRONMENT
     )
 
 
-@every_source
-def test_only_the_guards_catch_everything(source: Path) -> None:
+def test_only_the_guards_catch_everything() -> None:
     """BaseException may be caught to clean up, if it is raised again."""
     offenders(
         f"scanner/{source}:{node.lineno} catches everything"
+        for source in SOURCES
         for node in ast.walk(tree(PACKAGE / source))
         if (
             isinstance(node, ast.ExceptHandler)
@@ -267,31 +267,37 @@ def test_init_files_are_empty() -> None:
     )
 
 
-@every_source
-def test_files_and_functions_are_short(source: Path) -> None:
-    lines = len((PACKAGE / source).read_text().splitlines())
-    assert lines <= LONGEST_FILE, f"scanner/{source} has {lines} lines"
+def test_files_are_short() -> None:
+    lengths = {source: len((PACKAGE / source).read_text().splitlines()) for source in SOURCES}
+    offenders(
+        f"scanner/{source} has {lines} lines" for source, lines in lengths.items() if lines > LONGEST_FILE
+    )
+
+
+def test_functions_are_short() -> None:
     offenders(
         f"scanner/{source}:{node.lineno} {node.name} is too long"
+        for source in SOURCES
         for node in ast.walk(tree(PACKAGE / source))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION
     )
 
 
-@every_source
-def test_module_says_what_it_is_for(source: Path) -> None:
-    if source.name != "__init__.py":
-        assert ast.get_docstring(tree(PACKAGE / source)), f"scanner/{source} has no docstring"
+def test_module_says_what_it_is_for() -> None:
+    offenders(
+        f"scanner/{source} has no docstring"
+        for source in SOURCES
+        if source.name != "__init__.py" and not ast.get_docstring(tree(PACKAGE / source))
+    )
 
 
 # -- the tests themselves ------------------------------------------------------------------------
 
 
-@every_source
-def test_source_has_its_test_twin(source: Path) -> None:
-    twin = source.with_name(f"test_{source.name}")
-    assert source.name in WITHOUT_TWIN or (TESTS / twin).exists(), f"tests/{twin} is missing"
+def test_source_has_its_test_twin() -> None:
+    twins = [source.with_name(f"test_{source.name}") for source in SOURCES if source.name not in WITHOUT_TWIN]
+    offenders(f"tests/{twin} is missing" for twin in twins if not (TESTS / twin).exists())
 
 
 def test_test_file_has_its_source() -> None:
@@ -309,6 +315,7 @@ def test_nothing_is_mocked() -> None:
     offenders(
         f"tests/{test}:{line} imports {name}"
         for test in TEST_FILES
+        if "mock" in (TESTS / test).read_text()
         for line, name in imports(TESTS / test)
         if name.startswith(("unittest.mock", "mock.", "pytest_mock"))
     )

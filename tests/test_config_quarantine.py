@@ -26,7 +26,9 @@ def people(*names: str, **changes: str) -> list[dict[str, str]]:
 
 
 def test_analysts_are_read(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(f"quarantine: {{four_eyes: true, analysts: {people()}}}")
+    (tmp_path / "config.yaml").write_text(
+        f"quarantine: {{name: ours, four_eyes: true, analysts: {people()}}}"
+    )
     quarantine = Config.load(tmp_path / "config.yaml", {}).quarantine
     assert [(each.name, each.role) for each in quarantine.analysts][:2] == [
         ("alice", "analyst"),
@@ -38,7 +40,7 @@ def test_analysts_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [(), ("alice",), ("bob",), ("alice", "dave"), ("bob", "dave")])
 def test_four_eyes_need_two_people_one_of_them_an_approver(tmp_path: Path, names: tuple[str, ...]) -> None:
     listed = people(*names) if names else []
-    said = problem(tmp_path, analysts=listed, four_eyes=True)
+    said = problem(tmp_path, name="ours", analysts=listed, four_eyes=True)
     assert said.startswith("quarantine.four_eyes: needs two people in quarantine.analysts, one of them an ap")
 
 
@@ -65,6 +67,15 @@ def test_nobody_is_two_people(tmp_path: Path) -> None:
         )
     padded = [alice, {**bob, "public_key": alice["public_key"] + "="}]
     assert "same public_key" in problem(tmp_path, analysts=padded)
+
+
+def test_what_is_signed_names_one_store_alone(tmp_path: Path) -> None:
+    """Directories are called the same on many machines."""
+    said = problem(tmp_path, analysts=people("alice"))
+    assert said.startswith("quarantine.analysts: needs a quarantine.name")
+    for fine in ({"name": "ours"}, {"store": "off"}, {"store": "s3", "s3": {"bucket": "q"}}):
+        quarantine = Config.model_validate({"quarantine": {"analysts": people("alice"), **fine}}).quarantine
+        assert len(quarantine.analysts) == 1
 
 
 def test_bucket_is_named_where_there_is_one(tmp_path: Path) -> None:

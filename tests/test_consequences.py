@@ -15,6 +15,7 @@ from scanner.errors import ConfigError
 from scanner.events import Bus, Delivered, Occasion, Source
 from scanner.media import MediaRef
 from scanner.metrics import Metrics
+from scanner.quarantine.homeserver import HomeserverQuarantine
 from scanner.stores.local import Local
 from scanner.verdict import ContentId, IndexSecret
 from tests.quarantine.test_outbox import detected, outbox
@@ -65,28 +66,25 @@ async def test_deliveries_go_with_the_quarantine(tmp_path: Path) -> None:
         forget_deliveries(configured(tmp_path))
 
 
-async def tell(rig: Rig, stack: AsyncExitStack, bus: Bus, config: Config) -> None:
+async def tell(rig: Rig, stack: AsyncExitStack, config: Config) -> HomeserverQuarantine | None:
     await rig.upstream()
-    problem = await tell_the_homeserver(
-        config, stack, bus, Metrics("1", [], [], "memory"), rig.connection, None
-    )
-    assert problem() == ""
+    metrics = Metrics("1", [], [], "memory")
+    return await tell_the_homeserver(config, stack, Bus([]), metrics, rig.connection, None)
 
 
 async def test_without_a_token_the_homeserver_is_not_told(
     rig: Rig, stack: AsyncExitStack, tmp_path: Path
 ) -> None:
-    bus = Bus([])
-    await tell(rig, stack, bus, configured(tmp_path))
-    bus.publish(detected())
+    assert await tell(rig, stack, configured(tmp_path)) is None
     assert not names(tmp_path)
 
 
 async def test_with_one_it_is(rig: Rig, stack: AsyncExitStack, tmp_path: Path) -> None:
-    token, bus = tmp_path / "token", Bus([])
+    token = tmp_path / "token"
     token.write_text("syt_admin\n")
-    await tell(rig, stack, bus, configured(tmp_path, homeserver={"admin_token_file": str(token)}))
-    bus.publish(detected())
+    there = await tell(rig, stack, configured(tmp_path, homeserver={"admin_token_file": str(token)}))
+    assert there is not None
+    await there.record(detected())
     await rig.homeserver.until_heard(1)
     assert rig.homeserver.heard[0].header("authorization") == "Bearer syt_admin"
 
@@ -96,4 +94,4 @@ async def test_a_token_file_that_holds_none_is_the_operators_to_mend(
 ) -> None:
     config = configured(tmp_path, homeserver={"admin_token_file": str(tmp_path / "absent")})
     with pytest.raises(ConfigError, match=r"homeserver.admin_token_file: .*absent: No such file"):
-        await tell(rig, stack, Bus([]), config)
+        await tell(rig, stack, config)

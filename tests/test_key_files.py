@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -91,6 +92,17 @@ def test_named_secret_that_is_absent_or_no_file_is_refused_and_never_made(tmp_pa
     assert said == f"{KEY}: {absent}: No such file or directory"
     assert problem(lambda: read_secret(tmp_path, KEY)) == f"{KEY}: {tmp_path}: Is a directory"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(5)
+def test_device_without_end_and_pipe_without_writer_are_one_line(tmp_path: Path) -> None:
+    zero, fifo, large = Path("/dev/zero"), tmp_path / "fifo", tmp_path / "large"
+    os.mkfifo(fifo)
+    large.write_bytes(bytes(64 * 1024 + 1))
+    for read in (read_secret, read_token):
+        assert problem(partial(read, zero, KEY)) == f"{KEY}: {zero}: is no regular file"
+        assert problem(partial(read, fifo, KEY)) == f"{KEY}: {fifo}: is no regular file"
+        assert problem(partial(read, large, KEY)) == f"{KEY}: {large}: is too large"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import get_args
 
@@ -34,6 +35,7 @@ from scanner.events import (
     Overridden,
     ProcessChanged,
     QuarantineFailed,
+    QuarantineReplaced,
     QuarantineStored,
     Rejected,
     Reloaded,
@@ -49,6 +51,7 @@ from scanner.events import (
 from scanner.media import MediaRef
 from scanner.metrics import REASONS, Metrics
 from scanner.verdict import ContentId, Decision, Detection, Outcome, Override, Reason, Report, Verdict
+from tests.contracts.event_sink import EventSinkContract
 from tests.web.test_dialects import MATRIX_TABLE, TABLE
 
 ROUTES = [("GET", "/scan/{media}"), ("POST", "/scan_encrypted")]
@@ -145,6 +148,7 @@ EVENTS: list[tuple[Event, dict[str, float]]] = [
     (HomeserverTold("", "failed", "gone"), {'homeserver_quarantine_total{result="failed"}': 1}),
     (QuarantineStored("s3", "v1/x", new=True), {'quarantine_writes_total{result="stored"}': 1}),
     (QuarantineStored("s3", "v1/x", new=False), {'quarantine_writes_total{result="existing"}': 1}),
+    (QuarantineReplaced("s3", "v1/x"), {'quarantine_writes_total{result="replaced"}': 1}),
     (QuarantineFailed("s3", "v1/x", "gone"), {'quarantine_writes_total{result="failed"}': 1}),
     (SignaturesUpdated("failed", "no mirror"), {'signature_updates_total{result="failed"}': 1}),
     (LibraryWarned("asyncio", "slow"), {}),
@@ -165,6 +169,14 @@ EVENTS: list[tuple[Event, dict[str, float]]] = [
 @pytest.fixture
 def metrics() -> Metrics:
     return Metrics("1.2.3", ROUTES, BACKENDS, "sqlite")
+
+
+class TestMetrics(EventSinkContract):
+    @pytest.fixture
+    def sink(self, metrics: Metrics) -> Iterator[Metrics]:
+        """One that can be scraped afterwards."""
+        yield metrics
+        metrics.render("")
 
 
 def label(sample: Sample) -> str:

@@ -12,7 +12,6 @@ from scanner.admission import Budget, Slots
 from scanner.crypto.attachment import AttachmentKey
 from scanner.errors import EngineError, Unavailable
 from scanner.events import (
-    Detected,
     EngineFailed,
     FlightJoined,
     Occasion,
@@ -65,9 +64,6 @@ class StubQuarantine:
     async def keep(self, sample: Sample, verdict: Verdict) -> bool:
         self.kept.append(sample.read(0, sample.size))
         return True
-
-    async def record(self, detection: Detected) -> None:
-        """The pipeline knows of none."""
 
 
 async def unidentified(sample: Sample) -> str:

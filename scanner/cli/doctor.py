@@ -30,7 +30,7 @@ from scanner.doctor.signatures import Terms
 from scanner.errors import ConfigError
 from scanner.events import Event, ProcessChanged
 from scanner.judge import clamd_beside
-from scanner.key_files import INDEX_SECRET, REQUEST_SECRET
+from scanner.key_files import INDEX_SECRET, REQUEST_SECRET, read_small
 from scanner.safekeeping import bucket_of
 
 _ALL = "all"
@@ -113,7 +113,7 @@ def _chosen(names: Sequence[str]) -> list[str]:
 
 def _token(file: Path | None) -> str | None:
     try:
-        return None if file is None else file.read_text().strip()
+        return None if file is None else read_small(file).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         problem = error.strerror if isinstance(error, OSError) else "holds no token"
         raise ConfigError(f"--access-token-file: {file}: {problem}") from None

@@ -15,7 +15,7 @@ from scanner.crypto.olm_pickle import unpickle_secret
 from scanner.crypto.pk import ServerKeys, format_secret
 from scanner.crypto.signing import Signer, format_public_key
 from scanner.errors import ConfigError
-from scanner.key_files import AUDIT_KEY, REQUEST_SECRET, read_secret, rotate_secret, write_secret
+from scanner.key_files import AUDIT_KEY, REQUEST_SECRET, read_secret, read_small, rotate_secret, write_secret
 from scanner.migration import pickled_secret
 
 _KEY = "crypto.secret_file"
@@ -119,7 +119,7 @@ def import_pickle(
     """
     pickle, pickle_key = pickled_secret(config)
     try:
-        secret = unpickle_secret(pickle.read_bytes(), pickle_key)
+        secret = unpickle_secret(read_small(pickle), pickle_key)
     except OSError as error:
         raise ConfigError(f"{pickle}: {error.strerror}") from None
     except ValueError as error:

@@ -20,6 +20,7 @@ from scanner.cli.quarantine_found import EXIT_NOTHING
 from scanner.cli.quarantine_output import (
     as_csv,
     document,
+    note_ignored,
     progress,
     show_list,
     show_statistics,
@@ -96,7 +97,8 @@ for command in (show, verify, export, rescan, release, approve, hold, delete, pu
 async def _read(place: Place, query: Query) -> Catalogue:
     async with place.opened() as store:
         with progress("Reading records") as seen:
-            catalogue = await read_catalogue(store, query, seen)
+            catalogue = await read_catalogue(store, place.rules(), query, seen)
+    note_ignored(catalogue.ignored)
     if catalogue.strange:
         note(
             f"{len(catalogue.strange)} names in the store are nothing that we know: see `quarantine verify`."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,7 @@ from scanner.cli.quarantine_found import EXIT_NOTHING, Name, read_samples_named
 from scanner.cli.quarantine_output import tell, tell_json
 from scanner.cli.quarantine_store import Place
 from scanner.cli.scan_output import note
-from scanner.cli.statements import DEFAULT_EXPIRY, AsJson, Expires, Key, Reason, Said, end_of, say
+from scanner.cli.statements import DEFAULT_EXPIRY, REFUSED, AsJson, Expires, Key, Reason, Said, end_of, say
 from scanner.cli.terminal import one_line
 from scanner.errors import ConfigError
 from scanner.quarantine.action_store import Actions
@@ -26,14 +25,6 @@ from scanner.quarantine.actions import Analyst, Approval, Filed, Kind, Role, Rul
 from scanner.quarantine.chain import Chain
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Of the statement: `verdict list` shows it.")]
-_REFUSED = {
-    Standing.MALFORMED: "is no statement",
-    Standing.FORGED: "is not signed by anybody in quarantine.analysts",
-    Standing.OTHER_STORE: "is about another store",
-    Standing.EXPIRED: "is over",
-    Standing.EARLY: "begins later: is a clock wrong?",
-    Standing.REPLAYED: "was put there a second time, under another name",
-}
 
 
 def release(
@@ -94,12 +85,11 @@ async def _approve(place: Place, name: str, key: Path, *, yes: bool) -> None:
 
 async def _waiting(actions: Actions, name: str, rules: Rules) -> Statement:
     """A statement that is all right but for its approval."""
-    filed = next((each for each in await actions.filed() if each.id == name), Filed(name, None))
-    standing = replace(rules, four_eyes=False).judge(filed, time.time())
-    if standing is Standing.APPROVED and await actions.is_replayed(filed):
-        standing = Standing.REPLAYED
+    judged = rules.unapproved().judge_all(await actions.filed(), time.time())
+    absent = Filed(name, None), Standing.MALFORMED
+    filed, standing = next((each for each in judged if each[0].id == name), absent)
     if standing is not Standing.APPROVED or filed.signed is None:
-        raise ConfigError(f"{name}: {_REFUSED[standing]}")
+        raise ConfigError(f"{name}: {REFUSED[standing]}")
     return filed.signed.statement
 
 

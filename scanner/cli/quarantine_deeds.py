@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +13,26 @@ import typer
 
 from scanner.analysts import signing_analyst
 from scanner.cli.scan_output import note
+from scanner.cli.statements import noted
 from scanner.crypto.signing import Signer
 from scanner.errors import ConfigError, StoreError
 from scanner.key_files import read_secret
 from scanner.ports import Store
 from scanner.quarantine.action_store import Actions
-from scanner.quarantine.actions import Filed, Kind, Rules, Signed, Standing, Statement, new_nonce
+from scanner.quarantine.actions import (
+    NEVER,
+    Approval,
+    Kind,
+    Rules,
+    Signed,
+    Standing,
+    Statement,
+    new_nonce,
+)
+from scanner.quarantine.catalogue import SealedSample
 from scanner.quarantine.chain import Chain
-from scanner.quarantine.markers import Marking, new_marker
+from scanner.quarantine.markers import KINDS, counting, new_marker
+from scanner.quarantine.reading import markers_of
 
 # How long a colleague may take to approve.
 _WAITS = 7 * 86_400
@@ -66,59 +78,53 @@ class Deeds:
             return
         await Chain(self._store, self._signer, self.author).append(action, subject)
 
-    async def mark(self, sha256: str, what: Marking, reason: str) -> None:
+    async def mark(self, sha256: str, what: Kind, reason: str) -> None:
         """For everybody who looks at this content, and in the audit chain."""
-        await self._mark(sha256, what, reason, datetime.now(UTC), new_nonce())
+        said = counting(await markers_of(self._store, self._rules, sha256), *KINDS)
+        after = said[-1].issued if said else 0
+        await self._mark(self._signed(self._statement(what, sha256, reason, after, NEVER)))
 
-    async def mark_deleted(self, sha256: str, reason: str) -> str | None:
-        """As `mark`; with four eyes only if a colleague approved, each approval for one deletion.
+    async def mark_deleted(self, copies: Sequence[SealedSample], reason: str) -> str | None:
+        """As `mark`, of all that there is of one content; with four eyes only if a colleague approved.
 
+        What he approved is the deletion of copies that were there when he was asked, and of no later one.
         Returns the name of what now waits for approval, None where nothing does.
         """
+        sha256, newest = copies[0].sha256, int(max(copy.stored for copy in copies))
         if not self._rules.four_eyes:
-            await self.mark(sha256, Marking.DELETE, reason)
+            await self.mark(sha256, Kind.DELETE, reason)
             return None
-        filed = [each for each in await Actions(self._store).filed() if self._asks(each, sha256)]
-        for each in filed:
-            if self._rules.judge(each, time.time()) is Standing.APPROVED and each.signed is not None:
-                said = each.signed.statement
-                issued = datetime.fromtimestamp(said.issued, UTC)
-                if await self._is_first(sha256, said.reason, issued, said.nonce):
+        judged = self._rules.judge_all(await Actions(self._store).filed(), time.time())
+        for filed, standing in judged:
+            if standing is Standing.APPROVED and filed.signed is not None:
+                said = filed.signed.statement
+                if (said.action, said.sha256) == (Kind.DELETE, sha256) and said.issued > newest:
+                    await self._mark(filed.signed, self._rules.approval_of(filed))
                     return None
-        return await self._ask(sha256, reason)
-
-    @staticmethod
-    def _asks(filed: Filed, sha256: str) -> bool:
-        said = filed.signed.statement if filed.signed is not None else None
-        return said is not None and said.action is Kind.DELETE and said.sha256 == sha256
-
-    async def _is_first(self, sha256: str, reason: str, issued: datetime, nonce: str) -> bool:
-        """Whether this approval was not used before: its marker has one name."""
-        try:
-            await self._mark(sha256, Marking.DELETE, reason, issued, nonce)
-        except _Exists:
-            return False
-        return True
-
-    async def _ask(self, sha256: str, reason: str) -> str:
-        assert self._signer is not None
-        now = int(time.time())
-        statement = Statement(
-            Kind.DELETE, sha256, self._rules.store, reason, self.author, new_nonce(), now, now + _WAITS
+        return await self._ask(
+            self._statement(Kind.DELETE, sha256, reason, newest, int(time.time()) + _WAITS)
         )
-        name = await Actions(self._store).file(Signed.by(self._signer, statement))
-        await self.audit("delete asked for", f"{sha256} {name} {reason}")
-        return name
 
-    async def _mark(self, sha256: str, what: Marking, reason: str, at: datetime, nonce: str) -> None:
-        key, content = new_marker(sha256, what, by=self.author, reason=reason, at=at, nonce=nonce)
+    async def _ask(self, statement: Statement) -> str:
+        await self.audit("delete asked for", noted(statement))
+        return await Actions(self._store).file(self._signed(statement))
+
+    async def _mark(self, signed: Signed, approval: Approval | None = None) -> None:
+        await self.audit(signed.statement.action, noted(signed.statement))
+        key, content = new_marker(signed, approval)
         if not await self._store.put(key, content):
-            raise _Exists(f"{key}: exists already")
-        await self.audit(what, f"{sha256} {reason}")
+            raise StoreError(f"{key}: exists already; try again")
 
+    def _statement(self, action: Kind, sha256: str, reason: str, after: int, expires: int) -> Statement:
+        """Later than what was before, whatever our clock says. Raises ConfigError."""
+        issued, store = max(int(time.time()), after + 1), self._rules.store
+        try:
+            return Statement(action, sha256, store, reason, self.author, new_nonce(), issued, expires)
+        except ValueError as problem:
+            raise ConfigError(f"--reason, --as: {problem}") from None
 
-class _Exists(StoreError):
-    """Something has that name."""
+    def _signed(self, statement: Statement) -> Signed:
+        return Signed(statement, "") if self._signer is None else Signed.by(self._signer, statement)
 
 
 def _login() -> str:

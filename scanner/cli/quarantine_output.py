@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scanner.cli.scan_output import Finding, bar
+from scanner.cli.scan_output import Finding, bar, note
 from scanner.cli.terminal import one_line
 from scanner.quarantine.catalogue import Content, State
+from scanner.quarantine.markers import Marker
 from scanner.quarantine.reading import Progress
 
 SHOWN_DIGITS = 12
@@ -181,6 +182,12 @@ def sized(size: int) -> str:
             return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def note_ignored(markers: Sequence[Marker]) -> None:
+    """That there are markers that do not count, on standard error."""
+    if markers:
+        note(f"{len(markers)} markers do not count, for want of a signature: see `quarantine verify`.")
 
 
 def words(name: str) -> str:

@@ -103,7 +103,7 @@ def _document(each: Rescan) -> dict[str, object]:
 async def _rescan(place: Place, names: Sequence[str], keys: Sequence[bytes], config: Config) -> list[Rescan]:
     async with place.opened() as store:
         with progress("Reading records") as seen:
-            contents = (await read_catalogue(store, progress=seen)).contents
+            contents = (await read_catalogue(store, place.rules(), progress=seen)).contents
         chosen = [content_named(contents, name) for name in names] or [
             each for each in contents if each.samples
         ]

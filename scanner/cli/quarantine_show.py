@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -18,23 +17,24 @@ from scanner.cli.quarantine_found import Name, content_named
 from scanner.cli.quarantine_output import console, document, progress, safe, tell_json, words
 from scanner.cli.quarantine_store import Place
 from scanner.cli.scan_output import note
+from scanner.cli.statements import REFUSED
 from scanner.errors import EnvelopeError
 from scanner.ports import Store
 from scanner.quarantine.catalogue import Content, Entry
 from scanner.quarantine.delivery_records import Delivery, DeliveryRecord, opened
 from scanner.quarantine.layout import deliveries_of
+from scanner.quarantine.markers import Marker
 from scanner.quarantine.reading import read_catalogue
 
-# Ours are under 2 KB and 3 MB: what is much larger is nothing of ours, and is not fetched.
-_LARGEST_MARKER, _LARGEST_DELIVERIES = 16_384, 8 * 2**20
+# Ours are under 3 MB: what is much larger is nothing of ours, and is not fetched.
+_LARGEST_DELIVERIES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A content, what its markers say, and who was given it by which replica; `closed` were not read."""
+    """A content, and who was given it by which replica; `closed` were not read."""
 
     content: Content
-    marks: Sequence[Mapping[str, str]]
     delivered: Sequence[DeliveryRecord]
     closed: int
 
@@ -69,21 +69,12 @@ def show(
 async def _known(place: Place, name: str, keys: Sequence[bytes]) -> Known:
     async with place.opened() as store:
         with progress("Reading records") as seen:
-            content = content_named((await read_catalogue(store, progress=seen)).contents, name)
-        marks = [await _said(store, marker.key) for marker in content.markers]
+            catalogue = await read_catalogue(store, place.rules(), progress=seen)
+        content = content_named(catalogue.contents, name)
         envelopes = await _sealed_deliveries(store, content.sha256)
     records = [_opened(envelope, keys, content.sha256) for envelope in envelopes]
     delivered = [record for record in records if record is not None]
-    return Known(content, marks, delivered, len(records) - len(delivered))
-
-
-async def _said(store: Store, key: str) -> dict[str, str]:
-    """What a marker says: text, from a store in which others write, too."""
-    try:
-        said = json.loads(await store.get(key, _LARGEST_MARKER) or b"{}")
-        return {name: str(said[name]) for name in ("what", "at", "by", "reason")}
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return dict.fromkeys(("what", "at", "by", "reason"), "-")
+    return Known(content, delivered, len(records) - len(delivered))
 
 
 async def _sealed_deliveries(store: Store, sha256: str) -> list[bytes]:
@@ -106,9 +97,23 @@ def _document(known: Known) -> dict[str, Any]:
         **document(content),
         "records": [{"id": entry.id, "key": entry.key, **asdict(entry.record)} for entry in content.entries],
         "samples": [asdict(sample) for sample in content.samples],
-        "markers": [dict(mark) for mark in known.marks],
+        "markers": [_marked(marker) for marker in content.markers],
         "delivered": [asdict(record) for record in known.delivered],
         "delivered_unread": known.closed,
+    }
+
+
+def _marked(marker: Marker) -> dict[str, object]:
+    """What it says and who says so; `standing` is null where nobody checks signatures."""
+    said = marker.said
+    return {
+        "key": marker.key,
+        "what": said.action if said else "-",
+        "at": datetime.fromtimestamp(said.issued, UTC).isoformat() if said else "-",
+        "by": said.author if said else "-",
+        "reason": said.reason if said else "-",
+        "counts": marker.counts,
+        "standing": marker.standing,
     }
 
 
@@ -131,9 +136,17 @@ def _facts(known: Known) -> Table:
         at = datetime.fromtimestamp(sample.stored, UTC)
         table.add_row("sample", sample.key)
         table.add_row("", f"{sample.size} bytes, {at:%Y-%m-%d %H:%M:%S}, sealed to {sample.recipients}")
-    for mark in known.marks:
-        table.add_row("marked", safe(f"{mark['what']}, {mark['at']}, by {mark['by']}: {mark['reason']}"))
+    for marker in content.markers:
+        shown = _marked(marker)
+        mark = f"{shown['what']}, {shown['at']}, by {shown['by']}: {shown['reason']}{_why(marker)}"
+        table.add_row("marked" if marker.counts else "ignored", safe(mark))
     return table
+
+
+def _why(marker: Marker) -> str:
+    if marker.standing is None:
+        return " (signature not checked: no quarantine.analysts)"
+    return "" if marker.counts else f" (it {REFUSED[marker.standing]})"
 
 
 def _detections(entries: Iterable[Entry]) -> Table:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,12 @@ class Place:
     def rules(self) -> Rules:
         """Whose signatures count there: only a configuration says so."""
         return rules_of(Config.load(None, {}) if self.store else self._configured())
+
+    def retention(self) -> timedelta:
+        """How long things are kept there: only a configuration says so. Raises ConfigError."""
+        if self.store or self.bucket:
+            raise ConfigError("--older-than: needed where no configuration has quarantine.retention")
+        return timedelta(seconds=self._configured().quarantine.retention)
 
     def _configured(self) -> Config:
         if self.bucket is None:

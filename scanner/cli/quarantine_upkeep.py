@@ -14,13 +14,14 @@ from scanner.cli.option_groups import grouped
 from scanner.cli.quarantine_deeds import Deeds, Who
 from scanner.cli.quarantine_filters import moment
 from scanner.cli.quarantine_found import EXIT_NOTHING, Name, read_samples_named
-from scanner.cli.quarantine_output import progress, sized, tell, tell_json
+from scanner.cli.quarantine_output import note_ignored, progress, sized, tell, tell_json
 from scanner.cli.quarantine_store import Place
 from scanner.cli.scan_output import note
 from scanner.errors import ConfigError
 from scanner.ports import Store
+from scanner.quarantine.actions import Kind
 from scanner.quarantine.layout import deliveries_of, markers_prefix
-from scanner.quarantine.markers import Marking, is_held
+from scanner.quarantine.markers import is_held
 from scanner.quarantine.reading import Progress, markers_of, read_catalogue
 from scanner.quarantine.upkeep import Plan, purge_plan
 
@@ -40,15 +41,18 @@ def hold(
 ) -> None:
     """Keep a sample and its records whatever their age, until --end.
 
-    Neither `delete` nor `purge` touches what is held. A lifecycle rule of the bucket knows nothing of it.
+    Neither `delete` nor `purge` touches what is held. Where the bucket has Object Lock the sample gets a
+    legal hold there as well, so that nobody can delete it: that needs s3:PutObjectLegalHold.
 
     Exits with 1 where there is no such sample.
     """
-    sha256 = uvloop.run(_hold(name, reason, who, place, end=end))
+    sha256, locks = uvloop.run(_hold(name, reason, who, place, end=end))
     if as_json:
-        tell_json({"sha256": sha256, "held": not end})
-    else:
-        tell(f"{sha256}: {'held no longer' if end else 'held'}")
+        tell_json({"sha256": sha256, "held": not end, "legal_hold": locks and not end})
+        return
+    tell(f"{sha256}: {'held no longer' if end else 'held'}")
+    if not locks and not end:
+        note("The store has no Object Lock: whoever may delete there still can.")
 
 
 @grouped
@@ -77,20 +81,27 @@ def purge(
     who: Who,
     place: Place,
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="TIME", help="Like 90d, or a date, in UTC.")
-    ],
+        str | None,
+        typer.Option(
+            "--older-than", metavar="TIME", help="Like 90d, or a date, in UTC; if not quarantine.retention."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete old records, and samples not detected since.
 
-    Never what is held. With the last record of a content goes what is known of who was given it. Needs
-    credentials that may delete. Meant for stores without a lifecycle rule.
+    Never what is held. With quarantine.four_eyes nothing younger than quarantine.retention: that takes two
+    people and `delete`. With the last record of a content goes what is known of who was given it. Needs
+    credentials that may delete. A timer can do it, with --yes.
 
     Exits with 1 where nothing is that old.
     """
-    before = moment(older_than, "--older-than", datetime.now(UTC))
+    now = datetime.now(UTC)
+    before = moment(older_than, "--older-than", now) if older_than else now - place.retention()
+    if place.rules().four_eyes and before > now - place.retention():
+        raise ConfigError("--older-than: with quarantine.four_eyes no less than quarantine.retention")
     plan = uvloop.run(_purge(before, who, place, dry_run=dry_run, yes=yes))
     if as_json:
         counts = {"samples": len(plan.samples), "records": len(plan.records), "bytes": plan.size}
@@ -101,11 +112,14 @@ def purge(
         raise typer.Exit(EXIT_NOTHING)
 
 
-async def _hold(name: str, reason: str, who: Who, place: Place, *, end: bool) -> str:
+async def _hold(name: str, reason: str, who: Who, place: Place, *, end: bool) -> tuple[str, bool]:
+    """The content, and whether the store itself keeps it."""
     async with place.opened() as store:
-        sha256 = (await read_samples_named(store, name))[0].sha256
-        await Deeds(store, who, place.rules()).mark(sha256, Marking.UNHOLD if end else Marking.HOLD, reason)
-        return sha256
+        copies = await read_samples_named(store, name)
+        sha256 = copies[0].sha256
+        await Deeds(store, who, place.rules()).mark(sha256, Kind.UNHOLD if end else Kind.HOLD, reason)
+        locks = [await store.hold(copy.key, not end) for copy in copies]
+        return sha256, all(locks)
 
 
 async def _delete(name: str, reason: str, who: Who, place: Place, *, yes: bool) -> tuple[str, str | None]:
@@ -113,10 +127,13 @@ async def _delete(name: str, reason: str, who: Who, place: Place, *, yes: bool) 
     async with place.opened() as store:
         copies = await read_samples_named(store, name)
         sha256 = copies[0].sha256
-        if is_held(await markers_of(store, sha256)):
+        rules = place.rules()
+        markers = await markers_of(store, rules, sha256)
+        note_ignored([each for each in markers if not each.counts])
+        if is_held(markers):
             raise ConfigError(f"{sha256}: is held; nothing is deleted")
         _confirm(f"Delete {sha256}?", yes=yes)
-        waits = await Deeds(store, who, place.rules()).mark_deleted(sha256, reason)
+        waits = await Deeds(store, who, rules).mark_deleted(copies, reason)
         if waits is None:
             for copy in copies:
                 await store.delete(copy.key)
@@ -126,7 +143,9 @@ async def _delete(name: str, reason: str, who: Who, place: Place, *, yes: bool) 
 async def _purge(before: datetime, who: Who, place: Place, *, dry_run: bool, yes: bool) -> Plan:
     async with place.opened() as store:
         with progress("Reading records") as seen:
-            plan = purge_plan((await read_catalogue(store, progress=seen)).contents, before)
+            catalogue = await read_catalogue(store, place.rules(), progress=seen)
+        note_ignored(catalogue.ignored)
+        plan = purge_plan(catalogue.contents, before)
         if dry_run or not (plan.samples or plan.records):
             return plan
         _confirm(f"Purge what is from before {before:%Y-%m-%d %H:%M} UTC ({_counted(plan)})?", yes=yes)

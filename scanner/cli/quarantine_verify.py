@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -14,7 +15,9 @@ from scanner.cli.quarantine_export import KeyFiles, private_keys
 from scanner.cli.quarantine_found import content_named
 from scanner.cli.quarantine_output import progress, tell, tell_json
 from scanner.cli.quarantine_store import Place
+from scanner.cli.statements import REFUSED
 from scanner.quarantine.catalogue import Content
+from scanner.quarantine.markers import Marker
 from scanner.quarantine.reading import Catalogue, read_catalogue
 from scanner.quarantine.verification import Problem, examine, unaccounted
 
@@ -59,10 +62,12 @@ async def _verify(
 
     async with place.opened() as store:
         with progress("Reading records") as seen:
-            catalogue = await read_catalogue(store, progress=seen)
+            catalogue = await read_catalogue(store, place.rules(), progress=seen)
         contents = _chosen(catalogue, names)
         for key in () if names else catalogue.strange:
             report(Problem(key, "is nothing that we know"))
+        for marker in _ignored(catalogue, contents, all_of_them=not names):
+            report(Problem(marker.key, f"does not count: it {REFUSED[marker.standing]}"))
         for problem in unaccounted(contents):
             report(problem)
         samples = [sample for content in contents for sample in content.samples]
@@ -75,6 +80,12 @@ async def _verify(
                     report(found)
                 else:
                     counts["opened" if found.is_open else "unopened"] += 1
+
+
+def _ignored(catalogue: Catalogue, contents: Sequence[Content], *, all_of_them: bool) -> Iterable[Marker]:
+    if all_of_them:
+        return catalogue.ignored
+    return [marker for content in contents for marker in content.markers if not marker.counts]
 
 
 def _chosen(catalogue: Catalogue, names: list[str]) -> list[Content]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from scanner.cli.quarantine_output import tell, tell_json
 from scanner.cli.quarantine_store import Place
 from scanner.errors import ConfigError
 from scanner.quarantine.action_store import Actions
-from scanner.quarantine.actions import Kind, Signed, Statement, new_nonce
+from scanner.quarantine.actions import Kind, Rules, Signed, Standing, Statement, new_nonce
 from scanner.quarantine.chain import Chain
 
 Key = Annotated[Path, typer.Option("--key", metavar="FILE", help="Your private signing key.")]
@@ -31,7 +32,20 @@ Expires = Annotated[
 Sha256 = Annotated[str, typer.Argument(metavar="SHA256", help="Of the content: all 64 digits.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DEFAULT_EXPIRY = "30d"
-_NOTED = 200  # characters of a reason in the audit record, which stays small
+# Why what stands in the store does not count.
+REFUSED: Mapping[Standing | None, str] = {
+    Standing.MALFORMED: "is no statement",
+    Standing.FORGED: "is not signed by anybody in quarantine.analysts",
+    Standing.OTHER_STORE: "is about another store",
+    Standing.EXPIRED: "is over",
+    Standing.EARLY: "begins later: is a clock wrong?",
+    Standing.REPLAYED: "was put there a second time, or its nonce was used before",
+    Standing.WAITING: "was approved by nobody",
+    Standing.SELF_APPROVED: "was approved by its author alone",
+}
+_NOTED = 200  # characters of a reason in an audit record, which stays small
+# By the signature of somebody listed.
+_GENUINE = (Standing.APPROVED, Standing.EARLY)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,18 +72,32 @@ class Said:
 
 async def say(place: Place, key: Path, action: Kind, sha256: str, reason: str, expires: int) -> Said:
     """Sign and file it; `expires` is Unix time. Raises ConfigError where nobody may say this with `key`."""
-    rules, now = place.rules(), int(time.time())
+    rules = place.rules()
     signer, analyst = signing_analyst(key, rules)
-    try:
-        statement = Statement(action, sha256, rules.store, reason, analyst.name, new_nonce(), now, expires)
-    except ValueError:
-        raise ConfigError("--reason: must have 1 to 500 characters") from None
     async with place.opened() as store:
-        await Chain(store, signer, analyst.name).append(
-            action, f"{sha256} {statement.nonce} {reason[:_NOTED]}"
-        )
-        name = await Actions(store).file(Signed.by(signer, statement))
+        actions = Actions(store)
+        issued = max(int(time.time()), await _last_word(actions, rules, sha256) + 1)
+        try:
+            statement = Statement(
+                action, sha256, rules.store, reason, analyst.name, new_nonce(), issued, expires
+            )
+        except ValueError:
+            raise ConfigError("--reason: must have 1 to 500 characters") from None
+        await Chain(store, signer, analyst.name).append(action, noted(statement))
+        name = await actions.file(Signed.by(signer, statement))
     return Said(name, statement, waits=rules.four_eyes and action.needs_approval)
+
+
+async def _last_word(actions: Actions, rules: Rules, sha256: str) -> int:
+    """When the last was said of this content, by a clock that may be ahead of ours; 0 if nothing was."""
+    judged = rules.unapproved().judge_all(await actions.filed(), time.time())
+    genuine = [each.signed.statement for each, standing in judged if each.signed and standing in _GENUINE]
+    return max((said.issued for said in genuine if said.sha256 == sha256), default=0)
+
+
+def noted(statement: Statement) -> str:
+    """What an audit record says of it before it is filed: its name would let others take that first."""
+    return f"{statement.sha256} {statement.nonce} {statement.reason[:_NOTED]}"
 
 
 def checked_sha256(text: str) -> str:

@@ -81,10 +81,11 @@ def list_(
     Exits with 1 where there is nothing.
     """
     chosen = checked_sha256(sha256) if sha256 is not None else None
+    found = uvloop.run(_listed(Place(config=config)))
     listed = [
         (filed, standing)
-        for filed, standing in uvloop.run(_listed(Place(config=config)))
-        if (everything or standing in (Standing.APPROVED, Standing.WAITING)) and _is_about(filed, chosen)
+        for filed, standing, said in found
+        if (everything or said) and (chosen is None or _sha256(filed) == chosen)
     ]
     if as_json:
         for filed, standing in listed:
@@ -119,7 +120,10 @@ def forget(
         raise typer.BadParameter("say either SHA256 or --all")
     if sha256 is None:
         Epoch(Config.load(config).state_dir).advance()
-        typer.echo("All verdicts are forgotten: files are scanned anew.", err=True)
+        if as_json:
+            tell_json({"action": Kind.FORGET, "sha256": None})
+        else:
+            note("All verdicts are forgotten: files are scanned anew.")
         return
     if reason is None or key is None:
         raise typer.BadParameter("SHA256 needs --reason and --key")
@@ -135,34 +139,29 @@ def _say(
     uvloop.run(said).tell(as_json=as_json)
 
 
-async def _listed(place: Place) -> list[_Listed]:
-    rules = place.rules()
+async def _listed(place: Place) -> list[tuple[Filed, Standing, bool]]:
+    """Each with its standing, and whether its author says it now, approved or not."""
+    rules, now = place.rules(), time.time()
     async with place.opened() as store:
-        actions = Actions(store)
-        found = []
-        for filed in await actions.filed():
-            standing = rules.judge(filed, time.time())
-            if standing is Standing.APPROVED and await actions.is_replayed(filed):
-                standing = Standing.REPLAYED
-            found.append((filed, standing))
-        return found
+        filed = await Actions(store).filed()
+    said = [standing is Standing.APPROVED for _, standing in rules.unapproved().judge_all(filed, now)]
+    return [(*judged, each) for judged, each in zip(rules.judge_all(filed, now), said, strict=True)]
 
 
 async def _last_end(place: Place, sha256: str) -> int:
     """When all that was said of it is over: so long it must stay taken back. Raises ConfigError."""
-    holding = (Standing.APPROVED, Standing.WAITING)
     ends = [
         filed.signed.statement.expires
-        for filed, standing in await _listed(place)
-        if standing in holding and filed.signed is not None and filed.signed.statement.sha256 == sha256
+        for filed, _, said in await _listed(place)
+        if said and filed.signed is not None and filed.signed.statement.sha256 == sha256
     ]
     if not ends:
         raise ConfigError(f"{sha256}: nothing that was said of it is in force")
     return max(ends)
 
 
-def _is_about(filed: Filed, sha256: str | None) -> bool:
-    return sha256 is None or (filed.signed is not None and filed.signed.statement.sha256 == sha256)
+def _sha256(filed: Filed) -> str:
+    return filed.signed.statement.sha256 if filed.signed is not None else ""
 
 
 def _document(filed: Filed, standing: Standing) -> dict[str, Any]:
@@ -177,6 +176,7 @@ def _document(filed: Filed, standing: Standing) -> dict[str, Any]:
         "author": said.author,
         "approvals": [approval.by for approval in filed.approvals],
         "reason": said.reason,
+        "nonce": said.nonce,
         "issued": _rfc3339(said.issued),
         "expires": _rfc3339(said.expires),
     }

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from aiobotocore.session import AioSession
@@ -46,7 +46,7 @@ _ADVICE = {
     "NoSuchBucket": "make the bucket, or correct quarantine.s3.bucket",
     "InvalidAccessKeyId": _CREDENTIALS,
     "SignatureDoesNotMatch": _CREDENTIALS,
-    "ExpiredToken": "renew the credentials, and restart the service",
+    "ExpiredToken": "renew the credentials; restart the service, if they are in its environment",
     "RequestTimeTooSkewed": "have NTP set this machine's clock",
     "PermanentRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
@@ -255,6 +255,7 @@ class _Visit:
             return
         if enabled:
             await self._lock_holds(self._maintenance)
+            await self._hold_holds(self._maintenance)
         else:
             self._note_lock(enabled=False, unknown=code in _DENIED)
         await self._clean_up(self._maintenance)
@@ -288,6 +289,28 @@ class _Visit:
             self._notes.ok("object lock", "what is locked is not deleted")
         else:
             self._notes.failed("object lock", "what is locked is deleted all the same", _ANOTHER)
+
+    async def _hold_holds(self, maintenance: S3Client) -> None:
+        name, key = self._bucket.name, f"{self._below}held"
+
+        def hold(status: Literal["ON", "OFF"]) -> Awaitable[tuple[str, Any]]:
+            return _outcome(
+                maintenance.put_object_legal_hold(Bucket=name, Key=key, LegalHold={"Status": status})
+            )
+
+        put = maintenance.put_object(Bucket=name, Key=key, Body=_PROBE, ContentMD5=_md5(_PROBE))
+        _, answer = await _outcome(put)
+        code, _ = await hold("ON")
+        if code:
+            found = f"the maintenance credential may not hold: {code}"
+            self._notes.skipped("legal hold", found, "let it s3:PutObjectLegalHold")
+            return
+        code, _ = await _outcome(self._delete_version(maintenance, key, answer.get("VersionId", "null")))
+        if code:
+            self._notes.ok("legal hold", "what is held is not deleted")
+            await hold("OFF")
+        else:
+            self._notes.failed("legal hold", "what is held is deleted all the same", _ANOTHER)
 
     async def _clean_up(self, maintenance: S3Client) -> None:
         try:

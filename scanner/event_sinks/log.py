@@ -44,6 +44,7 @@ from scanner.events import (
     Overridden,
     ProcessChanged,
     QuarantineFailed,
+    QuarantineReplaced,
     QuarantineStored,
     Rejected,
     Reloaded,
@@ -144,9 +145,10 @@ class Log:
                 self._line(WARNING, "engine failed", {"engine": engine, "problem": problem})
             case StoreFailed(store, problem):
                 self._line(WARNING, "verdict cache failed", {"store": store, "problem": problem})
-            case QuarantineFailed(store, name, problem):
-                fields = {"store": store, "name": name, "problem": problem}
-                self._line(ERROR, "quarantine failed", fields)
+            case QuarantineFailed():
+                self._line(ERROR, "quarantine failed", asdict(event))
+            case QuarantineReplaced():
+                self._line(ERROR, "quarantine store replaces", asdict(event))
             case QuarantineStored(store, name, new):
                 self._line(INFO, "quarantined", {"store": store, "name": name, "new": new})
             case HomeserverTold(media, result, problem):

@@ -3,18 +3,20 @@
 A statement names the action, the plaintext's SHA-256, the store, a reason, its author, a nonce and when it
 ends. With four eyes most need the approval of another person, a signature of his own beside it: nothing is
 changed in place. Whoever can write to the store is not trusted: only signatures count, and the keys that the
-configuration lists.
+configuration lists. What a statement says, signature and nonce included, is its only name, so that a second
+copy of it is known as one by anybody, and nobody can take the name first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from scanner.crypto.signing import Signer, canonical, parsed, verified
 
@@ -24,6 +26,8 @@ _ACTION, _APPROVAL = "action 1", "approval 1"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _LONGEST_TEXT = 1_000
+# The last second of the calendar: of what has no end.
+NEVER = 253_402_300_799
 # Clocks of workstations are not ours.
 _SKEW = 300
 
@@ -32,7 +36,7 @@ class Kind(StrEnum):
     """What is to be done; a metric label.
 
     `release` and `allow` hand a content over whatever the engines say, `deny` withholds it, `forget` takes
-    back whatever was said of it before; the others are what was done to a sample.
+    back whatever was said of it before; the others are what is done to a sample.
     """
 
     RELEASE = "release"
@@ -41,12 +45,13 @@ class Kind(StrEnum):
     FORGET = "forget"
     DELETE = "delete"
     HOLD = "hold"
+    UNHOLD = "unhold"
     EXPORT = "export"
 
     @property
     def needs_approval(self) -> bool:
         """Whether four eyes are for this: not for what is urgent and harms nobody, nor for a mere note."""
-        return self not in (Kind.DENY, Kind.HOLD, Kind.EXPORT)
+        return self not in (Kind.DENY, Kind.HOLD, Kind.UNHOLD, Kind.EXPORT)
 
 
 class Standing(StrEnum):
@@ -82,7 +87,7 @@ class Statement:
             raise ValueError("a text is empty or too long")
         if not (_SHA256.fullmatch(self.sha256) and _NONCE.fullmatch(self.nonce)):
             raise ValueError("no SHA-256, or no nonce")
-        if not 0 <= self.issued < self.expires < 2**40:
+        if not 0 <= self.issued < self.expires <= NEVER:
             raise ValueError("it ends before it begins")
 
 
@@ -98,6 +103,12 @@ class Signed:
         """Signed by its author."""
         return cls(statement, signer.sign(_ACTION, asdict(statement)))
 
+    @property
+    def id(self) -> str:
+        """Its name in a store: sorts by time, can be typed, and cannot be known before it is signed."""
+        at = datetime.fromtimestamp(self.statement.issued, UTC)
+        return f"{at:%Y%m%dT%H%M%SZ}-{_digest(self.to_json())}"
+
     def to_json(self) -> bytes:
         """`from_json` reads it back; under 2 KB unless the reason is all escapes."""
         return canonical({"version": VERSION, "signature": self.signature, **asdict(self.statement)})
@@ -105,10 +116,14 @@ class Signed:
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         """Raises ValueError on what is none of this version."""
-        content = parsed(data, VERSION, {**_STATEMENT, "signature": str})
+        content = parsed(data, VERSION, {**STATEMENT_TYPES, "signature": str})
         signature = content.pop("signature")
-        content["action"] = Kind(content["action"])
-        return cls(Statement(**content), signature)
+        return cls.of(content, signature)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], signature: str) -> Self:
+        """From members of the types of a statement. Raises ValueError on what is none."""
+        return cls(Statement(**{**content, "action": Kind(content["action"])}), signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +137,11 @@ class Approval:
     def of(cls, statement: Statement, signer: Signer, by: str) -> Self:
         """`by` is the signer's name in the configuration."""
         return cls(by, signer.sign(_APPROVAL, _approved(statement, by)))
+
+    @property
+    def digest(self) -> str:
+        """Part of its name in a store."""
+        return _digest(self.to_json())
 
     def to_json(self) -> bytes:
         """`from_json` reads it back."""
@@ -168,11 +188,13 @@ class Rules:
     four_eyes: bool = False
 
     def judge(self, filed: Filed, now: float) -> Standing:
-        """Whether it counts; that its nonce is new is for the store to say (`action_store`)."""
+        """Whether it counts, looked at alone; of several `judge_all` says whether a nonce is used twice."""
         if filed.signed is None:
             return Standing.MALFORMED
         if not self._is_signed(filed.signed):
             return Standing.FORGED
+        if filed.id != filed.signed.id:
+            return Standing.REPLAYED
         statement = filed.signed.statement
         if statement.store != self.store:
             return Standing.OTHER_STORE
@@ -180,6 +202,23 @@ class Rules:
             return Standing.EXPIRED
         early = statement.issued > now + _SKEW
         return Standing.EARLY if early else self._approval(statement, filed.approvals)
+
+    def judge_all(self, filed: Iterable[Filed], now: float) -> Iterator[tuple[Filed, Standing]]:
+        """Each of what a store has, in its order."""
+        return without_repeats((each, self.judge(each, now)) for each in filed)
+
+    def unapproved(self) -> Rules:
+        """The same for what an author says, whoever approves it."""
+        return replace(self, four_eyes=False)
+
+    def approval_of(self, filed: Filed) -> Approval | None:
+        """The first that counts."""
+        if filed.signed is None:
+            return None
+        statement, approved = filed.signed.statement, Standing.APPROVED
+        return next(
+            (each for each in filed.approvals if self._judge_approval(statement, each) is approved), None
+        )
 
     def author_of(self, public_key: bytes) -> Analyst | None:
         """Whose key this is."""
@@ -202,14 +241,13 @@ class Rules:
         return Standing.WAITING
 
     def _judge_approval(self, statement: Statement, approval: Approval) -> Standing:
-        if approval.by == statement.author:
-            return Standing.SELF_APPROVED
-        approver = self.analysts.get(approval.by)
-        if approver is None or approver.role is not Role.APPROVER:
+        approver, own = self.analysts.get(approval.by), approval.by == statement.author
+        if approver is None or (approver.role is not Role.APPROVER and not own):
             return Standing.FORGED
         content = _approved(statement, approval.by)
-        genuine = verified(approver.public_key, approval.signature, _APPROVAL, content)
-        return Standing.APPROVED if genuine else Standing.FORGED
+        if not verified(approver.public_key, approval.signature, _APPROVAL, content):
+            return Standing.FORGED
+        return Standing.SELF_APPROVED if own else Standing.APPROVED
 
 
 def new_nonce() -> str:
@@ -217,9 +255,16 @@ def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
-def new_id(now: float) -> str:
-    """A name for a statement that sorts by time and can be typed."""
-    return f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+def without_repeats(judged: Iterable[tuple[Filed, Standing]]) -> Iterator[tuple[Filed, Standing]]:
+    """A nonce counts once: of what an author signed with the same, the first that counts or counted."""
+    used = set[tuple[str, str]]()
+    for filed, standing in judged:
+        if standing in (Standing.APPROVED, Standing.EXPIRED) and filed.signed is not None:
+            nonce = filed.signed.statement.author, filed.signed.statement.nonce
+            yield filed, Standing.REPLAYED if nonce in used else standing
+            used.add(nonce)
+        else:
+            yield filed, standing
 
 
 def words_on_contents(statements: Iterable[Statement]) -> dict[str, Statement]:
@@ -233,12 +278,16 @@ def words_on_contents(statements: Iterable[Statement]) -> dict[str, Statement]:
     return last
 
 
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:8]
+
+
 def _approved(statement: Statement, by: str) -> dict[str, str | int]:
     """What an approver signs."""
     return {**asdict(statement), "approved_by": by}
 
 
-_STATEMENT: Mapping[str, type] = {
+STATEMENT_TYPES: Mapping[str, type] = {
     **dict.fromkeys(("action", "sha256", "store", "reason", "author", "nonce"), str),
     **dict.fromkeys(("issued", "expires"), int),
 }

@@ -17,8 +17,9 @@ from pathlib import PurePosixPath
 from typing import Self, TypeVar
 
 from scanner.ports import Stored
+from scanner.quarantine.actions import Kind
 from scanner.quarantine.layout import DETECTIONS, OBJECTS
-from scanner.quarantine.markers import Marker, Marking, is_held
+from scanner.quarantine.markers import Marker, counting, is_held
 from scanner.quarantine.records import DetectionRecord
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -88,7 +89,10 @@ class SealedSample:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """All that is known of one content; `entries` the newest first. A record without a hash stands alone."""
+    """All that is known of one content; `entries` the newest first. A record without a hash stands alone.
+
+    Not all `markers` count.
+    """
 
     sha256: str
     entries: tuple[Entry, ...]
@@ -124,7 +128,7 @@ class Content:
             if self.held:
                 return State.HELD
             return State.KEPT if self.entries else State.UNRECORDED
-        if any(marker.what is Marking.DELETE for marker in self.markers):
+        if counting(self.markers, Kind.DELETE):
             return State.DELETED
         missing = {entry.record.missing for entry in self.entries}
         if None in missing:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scanner.crypto.signing import Signer
+from scanner.errors import StoreError
 from scanner.ports import Store
 from scanner.quarantine.audit import NOTHING, Head, Record, digest, now_text
 from scanner.quarantine.layout import AUDIT, HEADS, audit_key, head_key
@@ -20,6 +21,9 @@ _RECORD = re.compile(rf"{AUDIT}/([0-9]{{9}})\.json")
 _AT_ONCE = 16
 # Records and heads are under 2 KB: what is much larger is none, and is not fetched.
 _LARGEST = 16_384
+# What was refused because it is there, and is not there to be read, may be so a moment later.
+_STALLS = 5
+_STALL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +52,30 @@ class Chain:
     async def append(self, action: str, subject: str) -> Record:
         """Add what was done, behind whatever others added meanwhile."""
         async with self._appending:
-            while True:
-                tail = await self.tail()
-                record = Record.new(
-                    self._signer,
-                    number=tail.number + 1,
-                    previous=tail.sha256,
-                    at=now_text(),
-                    author=self.author,
-                    action=action,
-                    subject=subject,
-                )
-                if await self._store.put(audit_key(record.number), record.to_json()):
-                    self._tail = Tail(record.number, digest(record.to_json()))
-                    return record
+            tail, stalls = await self.tail(), 0
+            while (record := await self._put_behind(tail, action, subject)) is None:
+                before, tail = tail, await self.tail()
+                stalls = stalls + 1 if tail == before else 0
+                if stalls == _STALLS:
+                    raise StoreError(f"{audit_key(tail.number + 1)}: the store has it, and does not have it")
+                await asyncio.sleep(stalls * _STALL)
+            return record
+
+    async def _put_behind(self, tail: Tail, action: str, subject: str) -> Record | None:
+        """None where somebody was faster."""
+        record = Record.new(
+            self._signer,
+            number=tail.number + 1,
+            previous=tail.sha256,
+            at=now_text(),
+            author=self.author,
+            action=action,
+            subject=subject,
+        )
+        if not await self._store.put(audit_key(record.number), record.to_json()):
+            return None
+        self._tail = Tail(record.number, digest(record.to_json()))
+        return record
 
     async def tail(self) -> Tail:
         """Read on from the last one known."""

@@ -1,8 +1,9 @@
 """The homeserver learns of it: infected media are quarantined there, and released again.
 
-What is wanted stands in a file, and is tried until the homeserver agrees: at first within a second, later
-after up to 5 minutes, and at once when something new is wanted. No request ever waits for it. What was done
-stays in the file, for the day on which its content is released.
+What is wanted stands in a file before anybody is refused, so that no SIGKILL loses it, and is tried until the
+homeserver agrees: at first within a second, later after up to 5 minutes, and at once when something new is
+wanted. No request ever waits for the homeserver. What was done stays in the file, for the day on which its
+content is released.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 from scanner.errors import ScannerError
-from scanner.events import Detected, Event, HomeserverTold, Publish, Source
+from scanner.events import Detected, HomeserverTold, Publish, Source
 from scanner.media import MediaRef
 from scanner.sqlite_file import SqliteFile
+from scanner.verdict import Outcome
 
 # Tells the homeserver; the result is a word for metrics and log. May raise any ScannerError.
 Tell = Callable[[MediaRef], Awaitable[str]]
 
+# Seconds that a refusal waits for the file, at most: more than any disk takes that is well.
+_PATIENCE = 1.0
 _FIRST_RETRY = 1.0
 _LONGEST_RETRY = 300.0
 # Seconds of failure after which readiness warns: a homeserver that restarts is none of anybody's business.
@@ -60,7 +64,7 @@ class _Wish(NamedTuple):
 
 
 class HomeserverQuarantine:
-    """An EventSink; use it as an async context manager, and `run` it in the background.
+    """Use it as an async context manager, `record` each detection, and `run` it in the background.
 
     The list lies in `path`. `quarantine` and `release` tell the homeserver.
     """
@@ -71,8 +75,10 @@ class HomeserverQuarantine:
         self._quarantine = quarantine
         self._release = release
         self._publish = publish
-        self._wishes: list[_Wish] = []
+        self._wishes: dict[_Wish, None] = {}
         self._wished: OrderedDict[str, None] = OrderedDict()
+        self._writing: asyncio.Task[None] | None = None
+        self._unwritable = False
         self._woken = asyncio.Event()
         self._trying = self._problem = ""
         self._failing_since: float | None = None
@@ -82,26 +88,38 @@ class HomeserverQuarantine:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._writing is not None:
+            await self._writing
         if self._wishes:
-            await self._attempt(self._write_down())
+            await self._write_all()
         await self._in_worker(self._file.close)
         self._worker.shutdown(wait=False)
 
-    def __call__(self, event: Event) -> None:
-        """Have infected media quarantined, unless the policy only observes or they never came there."""
-        if isinstance(event, Detected) and not event.decision.observed:
-            stored = event.occasion.source not in (Source.UPLOAD, Source.INSPECT)
-            if event.occasion.ref is not None and stored and event.verdict.hashes is not None:
-                self.want(event.verdict.hashes.sha256, event.occasion.ref)
+    async def record(self, detection: Detected) -> None:
+        """Write down that infected media are to be quarantined; does not raise.
 
-    def want(self, sha256: str, ref: MediaRef) -> None:
-        """Have a media quarantined whose content (plaintext) has this hash."""
-        media = str(ref)
-        if media not in self._wished and len(self._wishes) < _MOST_WANTED:
-            self._wished[media] = None
-            self._wish(_Wish(sha256, media))
-        while len(self._wished) > _MOST_REMEMBERED:
-            self._wished.popitem(last=False)
+        Unless the policy only observes, or they never came there.
+        """
+        decision, occasion, hashes = detection.decision, detection.occasion, detection.verdict.hashes
+        if decision.outcome is not Outcome.INFECTED or decision.observed:
+            return
+        stored = occasion.source not in (Source.UPLOAD, Source.INSPECT)
+        if stored and occasion.ref is not None and hashes is not None:
+            await self.want(hashes.sha256, occasion.ref)
+
+    async def want(self, sha256: str, ref: MediaRef) -> None:
+        """Have a media quarantined whose content (plaintext) has this hash; returns when that is written.
+
+        While the file cannot be written nobody waits for it: `run` tries again.
+        """
+        if str(ref) in self._wished or len(self._wishes) >= _MOST_WANTED:
+            return
+        self._wish(_Wish(sha256, str(ref)))
+        if self._unwritable:
+            return
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all())
+        await asyncio.wait({self._writing}, timeout=_PATIENCE)
 
     def release(self, sha256: str) -> None:
         """Have all media released that were quarantined here for this content (plaintext)."""
@@ -138,7 +156,8 @@ class HomeserverQuarantine:
             await asyncio.sleep(_POLL)
 
     def _wish(self, wish: _Wish) -> None:
-        self._wishes.append(wish)
+        self._wishes.pop(wish, None)
+        self._wishes[wish] = None
         self._woken.set()
 
     async def _wait(self, seconds: float) -> None:
@@ -168,13 +187,37 @@ class HomeserverQuarantine:
             for media, quarantine in waiting:
                 await self._tell(media, quarantine=quarantine)
 
-    async def _write_down(self) -> None:
-        wishes, self._wishes = self._wishes, []
+    async def _write_all(self) -> None:
+        """What is wanted by now, and meanwhile: who waits for this need not know who else writes."""
         try:
-            await self._in_worker(self._list, wishes)
+            await self._write_down()
+            while self._wishes:
+                await self._write_down()
+        except ScannerError as problem:
+            self._publish(HomeserverTold("", "failed", problem.info))
+
+    async def _write_down(self) -> None:
+        """One after another in the worker: when this is done, so are those before it. Raises StoreError."""
+        wishes, self._wishes = self._wishes, {}
+        try:
+            await self._in_worker(self._list, list(wishes))
         except ScannerError:
-            self._wishes = wishes + self._wishes
+            self._wishes, self._unwritable = wishes | self._wishes, True
             raise
+        self._unwritable = False
+        for wish in wishes:
+            self._remember(wish)
+        if any(wish.media is None for wish in self._wishes):
+            self._wished.clear()
+
+    def _remember(self, wish: _Wish) -> None:
+        """What is in the file need not be written again, until something is released."""
+        if wish.media is None:
+            self._wished.clear()
+        else:
+            self._wished[wish.media] = None
+        while len(self._wished) > _MOST_REMEMBERED:
+            self._wished.popitem(last=False)
 
     async def _tell(self, media: str, *, quarantine: bool) -> None:
         """One that fails comes last the next time, so that it is in nobody's way."""

@@ -3,10 +3,10 @@
     v1/objects/<recipients>/sha256/ab/cd/<sha256>    sealed samples, named by their plaintext
     v1/detections/2026/11/21/<id>.json               who was refused what, once a content, media ID and day
     v1/deliveries/<sha256>/<replica>                 sealed: who had been given it before, so one replica says
-    v1/actions/<id>.json                             signed statements of analysts
-    v1/actions/<id>.approval-<name>.json             another analyst's signature on one
-    v1/actions/nonces/<nonce>                        which statement a nonce belongs to: the first with it
-    v1/markers/<sha256>/<time>-<what>-<random>.json  held, no longer held, deleted: what everybody must know
+    v1/actions/<id>.json                             signed statements of analysts, named by what they say
+    v1/actions/<id>.approval-<name>-<digest>.json    another analyst's signature on one
+    v1/nonces/<nonce>                                which statement used it: put by a scanner that obeys
+    v1/markers/<sha256>/<time>-<what>-<random>.json  held, no longer held, deleted: signed as statements are
     v1/audit/<number>.json                           the chain of what was done
     v1/audit/heads/<number>-<scanner>.json           how long it was, signed by a scanner
 
@@ -26,7 +26,7 @@ DETECTIONS = f"{ROOT}/detections"
 DELIVERIES = f"{ROOT}/deliveries"
 ACTIONS = f"{ROOT}/actions"
 MARKERS = f"{ROOT}/markers"
-NONCES = f"{ACTIONS}/nonces"
+NONCES = f"{ROOT}/nonces"
 AUDIT = f"{ROOT}/audit"
 HEADS = f"{AUDIT}/heads"
 _DELIVERIES = re.compile(rf"{DELIVERIES}/(?P<sha256>[0-9a-f]{{64}})/[0-9a-z]+")
@@ -74,13 +74,13 @@ def marker_key(sha256: str, name: str) -> str:
 
 
 def action_key(name: str) -> str:
-    """Of a signed statement."""
+    """Of a signed statement, by its ID."""
     return f"{ACTIONS}/{name}.json"
 
 
-def approval_key(name: str, approver: str) -> str:
-    """Of an approver's signature on the statement `name`; he has one place for it."""
-    return f"{ACTIONS}/{name}.approval-{approver}.json"
+def approval_key(name: str, approver: str, digest: str) -> str:
+    """Of an approver's signature on the statement `name`; nobody knows the digest before he signs."""
+    return f"{ACTIONS}/{name}.approval-{approver}-{digest}.json"
 
 
 def nonce_key(nonce: str) -> str:

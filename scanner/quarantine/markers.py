@@ -1,76 +1,107 @@
 """What was done to a content and concerns whoever works with it: held, no longer held, deleted.
 
-The name of a marker alone says what, so that a listing is enough; who and why stand inside. None is ever
-changed: the last one counts.
+Each is a statement of whoever did it, signed as any other, with its approval beside it where one is needed.
+None is ever changed: the last one counts, by the time that was signed, so that an old one put a second time
+says nothing new. Where the configuration lists no analysts, what stands there is believed.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Self
 
-from scanner.ports import Stored
+from scanner.crypto.signing import canonical, parsed
+from scanner.quarantine.actions import (
+    STATEMENT_TYPES,
+    Approval,
+    Filed,
+    Kind,
+    Rules,
+    Signed,
+    Standing,
+    Statement,
+)
 from scanner.quarantine.layout import MARKERS, marker_key
 
-_LONGEST_REASON, _LONGEST_NAME = 300, 100
-_TIME = "%Y%m%dT%H%M%S.%fZ"
-_KEY = re.compile(
-    rf"{MARKERS}/(?P<sha256>[0-9a-f]{{64}})/(?P<at>[0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-"
-    r"(?P<what>hold|unhold|delete)-[0-9a-f]{8}\.json"
-)
-
-
-class Marking(StrEnum):
-    """What is marked."""
-
-    HOLD = "hold"
-    UNHOLD = "unhold"
-    DELETE = "delete"
+VERSION = 1
+KINDS = (Kind.HOLD, Kind.UNHOLD, Kind.DELETE)
+_KEY = re.compile(rf"{MARKERS}/(?P<sha256>[0-9a-f]{{64}})/[0-9A-Za-z-]{{1,64}}\.json")
+_TYPES = {**STATEMENT_TYPES, **dict.fromkeys(("signature", "approved_by", "approval"), str)}
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """One of them, by its name in the store: what was done to which content, and when it says that was.
+    """One of them, by its name in the store; `said` is None where that is no statement about the content.
 
-    `stored` is when the store took it (Unix time), by one clock for all workstations.
+    `standing` is None where nobody checks signatures.
     """
 
     key: str
     sha256: str
-    what: Marking
-    at: datetime
-    stored: float
+    said: Statement | None
+    standing: Standing | None
 
     @classmethod
-    def of(cls, stored: Stored) -> Self | None:
-        """None where this is the name of no marker."""
-        found = _KEY.fullmatch(stored.key)
-        if found is None:
-            return None
+    def read(cls, key: str, data: bytes, rules: Rules, now: float) -> Self:
+        """Judged by `rules`: what was done stays done, and a hold holds until it expires."""
+        sha256 = content_of(key)
         try:
-            at = datetime.strptime(found["at"], _TIME).replace(tzinfo=UTC)
+            signed, approvals = _from_json(data)
         except ValueError:
-            return None
-        return cls(stored.key, found["sha256"], Marking(found["what"]), at, stored.modified)
+            return cls(key, sha256, None, Standing.MALFORMED)
+        said = signed.statement
+        if said.sha256 != sha256 or said.action not in KINDS:
+            return cls(key, sha256, None, Standing.MALFORMED)
+        if not rules.analysts:
+            return cls(key, sha256, said, None)
+        # It is never too early: the clock of whoever held it may be ahead.
+        at = said.issued if said.action is Kind.DELETE else max(now, said.issued)
+        return cls(key, sha256, said, rules.judge(Filed(signed.id, signed, approvals), at))
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is signed as it must be, or nobody checks."""
+        return self.said is not None and self.standing in (None, Standing.APPROVED)
 
 
-def new_marker(
-    sha256: str, what: Marking, *, by: str, reason: str, at: datetime, nonce: str
-) -> tuple[str, bytes]:
-    """Its name in the store, and its content (JSON, under 2 KB); `at` is in UTC, `nonce` hexadecimal."""
-    name = f"{at:{_TIME}}-{what}-{nonce[:8]}"
-    content = {"version": 1, "sha256": sha256, "what": what, "at": at.isoformat(timespec="milliseconds")}
-    content |= {"by": by[:_LONGEST_NAME], "reason": reason[:_LONGEST_REASON]}
-    return marker_key(sha256, name), json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+def content_of(key: str) -> str:
+    """SHA-256 of the content that what has this name is about; "" where it is the name of no marker."""
+    found = _KEY.fullmatch(key)
+    return found["sha256"] if found else ""
+
+
+def new_marker(signed: Signed, approval: Approval | None = None) -> tuple[str, bytes]:
+    """Its name in the store, which nobody knows before, and its content (JSON, under 4 KB)."""
+    said = signed.statement
+    at = datetime.fromtimestamp(said.issued, UTC)
+    content = {"version": VERSION, **asdict(said), "signature": signed.signature}
+    content |= {
+        "approved_by": approval.by if approval else "",
+        "approval": approval.signature if approval else "",
+    }
+    name = f"{at:%Y%m%dT%H%M%SZ}-{said.action}-{secrets.token_hex(4)}"
+    return marker_key(said.sha256, name), canonical(content)
+
+
+def counting(markers: Iterable[Marker], *kinds: Kind) -> list[Statement]:
+    """What those that count say, of these kinds, the last one last; of two at once a hold is the last."""
+    said = [each.said for each in markers if each.counts and each.said and each.said.action in kinds]
+    return sorted(said, key=lambda each: (each.issued, each.action is Kind.HOLD))
 
 
 def is_held(markers: Iterable[Marker]) -> bool:
-    """Whether the last who said so wants the content kept; stores tell times in whole seconds."""
-    said = [marker for marker in markers if marker.what is not Marking.DELETE]
-    last = max(said, key=lambda marker: (int(marker.stored), marker.at), default=None)
-    return last is not None and last.what is Marking.HOLD
+    """Whether the last who said so wants the content kept."""
+    said = counting(markers, Kind.HOLD, Kind.UNHOLD)
+    return bool(said) and said[-1].action is Kind.HOLD
+
+
+def _from_json(data: bytes) -> tuple[Signed, tuple[Approval, ...]]:
+    """Raises ValueError on what is none of this version."""
+    content = parsed(data, VERSION, _TYPES)
+    approval = Approval(content.pop("approved_by"), content.pop("approval"))
+    signature = content.pop("signature")
+    return Signed.of(content, signature), (approval,) if approval.by else ()

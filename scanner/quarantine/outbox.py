@@ -46,8 +46,8 @@ class Outbox:
     """A Quarantine below `directory`; use it as an async context manager.
 
     Samples are sealed to `public_keys`, as `mode` says, and take `size` bytes of disk at most; records an
-    eighth of that beside them. Of encrypted samples the hash alone is kept where `keep_encrypted` is false.
-    `wake` is called when there is something to ship.
+    eighth of that beside them. Where `keep_encrypted` is false nobody gives us encrypted ones to `keep`, and
+    records say why there is none. `wake` is called when there is something to ship.
     """
 
     def __init__(
@@ -114,8 +114,6 @@ class Outbox:
         hashes = verdict.hashes
         if hashes is None:
             return False
-        if sample.encrypted and not self._keep_encrypted:
-            return True  # its hash is all that there is to be
         path = self._samples.place(object_key(self._recipients, hashes.sha256))
         try:
             await asyncio.wrap_future(self._sealing(sample, path))

@@ -14,8 +14,17 @@ from typing import NoReturn, TypeVar
 
 from scanner.errors import StoreError
 from scanner.events import ActionJudged, ActionsUnread, Publish
-from scanner.quarantine.action_store import Actions, Claim
-from scanner.quarantine.actions import Filed, Kind, Rules, Standing, Statement, words_on_contents
+from scanner.quarantine.action_store import Actions
+from scanner.quarantine.actions import (
+    Filed,
+    Kind,
+    Rules,
+    Signed,
+    Standing,
+    Statement,
+    without_repeats,
+    words_on_contents,
+)
 from scanner.verdict import ContentId, IndexSecret, Override
 
 _INTERVAL = 5.0
@@ -31,7 +40,7 @@ Note = Callable[[str, str], Awaitable[object]]
 class StoredOverrides:
     """Overrides from `actions`, by `rules`; `run` it in the background.
 
-    `note` is told once of each statement, by whichever replica takes its nonce first.
+    `note` is told once of each statement, by whichever replica is the first to use its nonce.
     """
 
     def __init__(
@@ -54,7 +63,7 @@ class StoredOverrides:
         self._now = now
         self._in_force: dict[ContentId, Override] = {}
         self._allowed: frozenset[str] = frozenset()
-        self._claims: dict[str, Claim] = {}
+        self._used: set[str] = set()
         self._told: dict[str, Standing] = {}
         self._judged: dict[Filed, Standing] = {}
         self._to_note: deque[tuple[str, str]] = deque()
@@ -103,23 +112,21 @@ class StoredOverrides:
     async def refresh(self) -> None:
         """Read the store and put in force what counts. Raises StoreError."""
         filed = await self._actions.filed() if self.follows_anybody() else []
-        approved = [each async for each in _in_turns(filed) if await self._counts(each)]
-        words = words_on_contents(each.signed.statement for each in approved if each.signed is not None)
+        judged = [(each, await self._judge(each)) async for each in _in_turns(filed)]
+        approved = [each async for each in self._counting(judged)]
+        words = words_on_contents(signed.statement for signed in approved)
         self._in_force = {
             self._content(sha256): _override(word) async for sha256, word in _in_turns(words.items())
         }
         self._allowed = frozenset(sha256 for sha256, word in words.items() if word.action is not Kind.DENY)
         self.read_at = self._now()
-        while self._to_note:
-            await self._note(*self._to_note[0])
-            self._to_note.popleft()
+        await self._note_new(approved)
 
-    async def _counts(self, filed: Filed) -> bool:
-        standing = await self._judge(filed)
-        if standing is Standing.APPROVED and await self._claim(filed) is Claim.REPLAYED:
-            standing = Standing.REPLAYED
-        self._tell(filed, standing)
-        return standing is Standing.APPROVED
+    async def _counting(self, judged: Iterable[tuple[Filed, Standing]]) -> AsyncIterator[Signed]:
+        async for filed, standing in _in_turns(without_repeats(judged)):
+            self._tell(filed, standing)
+            if standing is Standing.APPROVED and filed.signed is not None:
+                yield filed.signed
 
     async def _judge(self, filed: Filed) -> Standing:
         """Signatures take time, and are looked at once."""
@@ -130,13 +137,17 @@ class StoredOverrides:
             await asyncio.sleep(0)  # let others have their turn: a store may be full of these
         return standing
 
-    async def _claim(self, filed: Filed) -> Claim:
-        if filed.id not in self._claims:
-            self._claims[filed.id] = claim = await self._actions.claim(filed)
-            if claim is Claim.NEW and filed.signed is not None:
-                statement = filed.signed.statement
-                self._to_note.append((f"{statement.action} in force", f"{statement.sha256} {filed.id}"))
-        return self._claims[filed.id]
+    async def _note_new(self, approved: Iterable[Signed]) -> None:
+        """They are in force already, whether or not the store takes what is noted."""
+        for signed in approved:
+            name, said = signed.id, signed.statement
+            if name not in self._used:
+                if await self._actions.use_nonce(signed):
+                    self._to_note.append((f"{said.action} in force", f"{said.sha256} {name}"))
+                self._used.add(name)
+        while self._to_note:
+            await self._note(*self._to_note[0])
+            self._to_note.popleft()
 
     def _tell(self, filed: Filed, standing: Standing) -> None:
         """Once, and again when it changes; what was over before we looked is nothing new."""

@@ -1,29 +1,32 @@
-"""Reads a store into a catalogue: a listing, and a request for each record that may be meant."""
+"""Reads a store into a catalogue: a listing, and a request for each record and marker that may be meant."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from scanner.ports import Store
+from scanner.quarantine.actions import Rules
 from scanner.quarantine.catalogue import Content, Entry, Query, SealedSample, day_of, fold
 from scanner.quarantine.layout import DETECTIONS, MARKERS, OBJECTS, markers_prefix
-from scanner.quarantine.markers import Marker
+from scanner.quarantine.markers import Marker, content_of
 
 # How far a long reading is: so many records of so many.
 Progress = Callable[[int, int], None]
 
 _AT_ONCE = 32
-# Records are under 2 KB: what is much larger is none, and is not fetched.
+# Records and markers are under 4 KB: what is much larger is none, and is not fetched.
 _LARGEST = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What there is, the last seen first, and the names of what is nothing that we know."""
+    """What there is, the last seen first; markers that do not count; names of what is nothing we know."""
 
     contents: tuple[Content, ...]
+    ignored: tuple[Marker, ...]
     strange: tuple[str, ...]
 
 
@@ -31,12 +34,19 @@ def _unseen(_done: int, _all: int) -> None:
     """Nobody watches."""
 
 
-async def read_catalogue(store: Store, query: Query = Query(), progress: Progress = _unseen) -> Catalogue:  # noqa: B008 - it is immutable
-    """All that `query` may mean. Raises StoreError."""
+async def read_catalogue(
+    store: Store,
+    rules: Rules,
+    query: Query = Query(),  # noqa: B008 - it is immutable
+    progress: Progress = _unseen,
+) -> Catalogue:
+    """All that `query` may mean, with markers that count by `rules`. Raises StoreError."""
     samples, strange = await read_samples(store)
     entries, unreadable = await _entries(store, query, progress)
-    contents = fold(entries, samples, await markers_of(store))
-    return Catalogue(tuple(query.select(contents)), tuple(sorted(strange + unreadable)))
+    markers, nameless = await _markers(store, rules, f"{MARKERS}/")
+    contents = tuple(query.select(fold(entries, samples, markers)))
+    ignored = tuple(marker for marker in markers if not marker.counts)
+    return Catalogue(contents, ignored, tuple(sorted(strange + unreadable + nameless)))
 
 
 async def read_samples(store: Store) -> tuple[list[SealedSample], list[str]]:
@@ -50,11 +60,19 @@ async def read_samples(store: Store) -> tuple[list[SealedSample], list[str]]:
     return samples, strange
 
 
-async def markers_of(store: Store, sha256: str | None = None) -> list[Marker]:
-    """Of one content, or of all. Raises StoreError."""
-    prefix = markers_prefix(sha256) if sha256 else f"{MARKERS}/"
-    found = [Marker.of(stored) async for stored in store.listing(prefix)]
-    return [marker for marker in found if marker is not None]
+async def markers_of(store: Store, rules: Rules, sha256: str) -> list[Marker]:
+    """Of one content, those that do not count by `rules` among them. Raises StoreError."""
+    return (await _markers(store, rules, markers_prefix(sha256)))[0]
+
+
+async def _markers(store: Store, rules: Rules, prefix: str) -> tuple[list[Marker], list[str]]:
+    """Markers, and the names of those that are none."""
+    sizes = {stored.key: stored.size async for stored in store.listing(prefix)}
+    keys = [key for key, size in sizes.items() if content_of(key) and size <= _LARGEST]
+    markers, now = list[Marker](), time.time()
+    async for batch in _read(store, keys):
+        markers += [Marker.read(key, data, rules, now) for key, data in batch]
+    return markers, sorted(sizes.keys() - set(keys))
 
 
 async def _entries(store: Store, query: Query, progress: Progress) -> tuple[list[Entry], list[str]]:
@@ -65,19 +83,24 @@ async def _entries(store: Store, query: Query, progress: Progress) -> tuple[list
     }
     strange = [key for key, day in days.items() if day is None]
     keys = [key for key, day in days.items() if day is not None and query.admits_day(day)]
-    entries: list[Entry] = []
-    for at in range(0, len(keys), _AT_ONCE):
-        batch = keys[at : at + _AT_ONCE]
-        contents = await asyncio.gather(*map(store.get, batch))
-        for key, data in zip(batch, contents, strict=True):
+    entries, done = list[Entry](), 0
+    async for batch in _read(store, keys):
+        for key, data in batch:
             _take(key, data, entries, strange)
-        progress(min(at + _AT_ONCE, len(keys)), len(keys))
+        done = min(done + _AT_ONCE, len(keys))
+        progress(done, len(keys))
     return entries, strange
 
 
-def _take(key: str, data: bytes | None, entries: list[Entry], strange: list[str]) -> None:
-    if data is None:  # purged a moment ago
-        return
+async def _read(store: Store, keys: Sequence[str]) -> AsyncIterator[list[tuple[str, bytes]]]:
+    """So many at a time; what was purged a moment ago is left out."""
+    for at in range(0, len(keys), _AT_ONCE):
+        batch = keys[at : at + _AT_ONCE]
+        contents = await asyncio.gather(*map(store.get, batch))
+        yield [(key, data) for key, data in zip(batch, contents, strict=True) if data is not None]
+
+
+def _take(key: str, data: bytes, entries: list[Entry], strange: list[str]) -> None:
     try:
         entries.append(Entry.parse(key, data))
     except ValueError:

@@ -11,8 +11,9 @@ import asyncio
 from pathlib import Path
 
 from scanner.errors import StoreError
-from scanner.events import Publish, QuarantineFailed, QuarantineStored
+from scanner.events import Publish, QuarantineFailed, QuarantineReplaced, QuarantineStored
 from scanner.ports import Store
+from scanner.quarantine.layout import DETECTIONS
 from scanner.quarantine.outbox import Outbox
 
 _DEADLINE = 30.0
@@ -38,6 +39,7 @@ class Shipper:
         self._deadline = deadline
         self._failed: dict[Path, None] = {}  # what failed longest ago comes first
         self._away = False
+        self._knows_the_store = False
         self._retry = _FIRST_RETRY
         self._retry_at = 0.0
         self._woken = asyncio.Event()
@@ -110,6 +112,7 @@ class Shipper:
         """All of them at once; whether the store took any."""
         outcomes = await asyncio.gather(*map(self._put, paths))
         taken = {path: new for path, new in zip(paths, outcomes, strict=True) if new is not None}
+        await self._know_the_store([path for path, new in taken.items() if new])
         try:
             await asyncio.to_thread(self._outbox.shipped, taken)
         except OSError as problem:
@@ -120,6 +123,16 @@ class Shipper:
             self._forget(path)
             self._publish(QuarantineStored(self._store.name, self._outbox.key_of(path), new))
         return bool(taken)
+
+    async def _know_the_store(self, new: list[Path]) -> None:
+        """Whether it replaces what it has: once, with a record put again, for we may not read there."""
+        record = next((path for path in new if self._outbox.key_of(path).startswith(DETECTIONS)), None)
+        if self._knows_the_store or record is None:
+            return
+        replaced = await self._put(record)
+        self._knows_the_store = replaced is not None
+        if replaced:
+            self._publish(QuarantineReplaced(self._store.name, self._outbox.key_of(record)))
 
     async def _put(self, path: Path) -> bool | None:
         """Whether the store had nothing of that name; None where it failed."""

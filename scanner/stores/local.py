@@ -42,6 +42,10 @@ class Local:
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._delete, key)
 
+    async def hold(self, key: str, on: bool) -> bool:  # noqa: FBT001 - as the port has it
+        """No directory can: its owner may remove whatever is in it."""
+        return False
+
     def _put(self, key: str, content: Path | bytes) -> bool:
         path = self._path(key)
         try:

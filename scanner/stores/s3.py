@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioCredentialResolver, AioCredentials
 from aiobotocore.session import AioSession, get_session
 from aiohttp import ClientError as AiohttpError
 from botocore import UNSIGNED
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
 from scanner.errors import ConfigError, StoreError
@@ -34,6 +37,8 @@ _PAGE = 100  # names at once: botocore reads a thousand in 40 ms, on the event l
 # Codes of errors; where a server says none, botocore takes the status.
 _EXISTS = frozenset({"PreconditionFailed", "412"})
 _ABSENT = frozenset({"NoSuchKey", "404"})
+# What a bucket without Object Lock says of that, and a server that knows no such thing.
+_LOCKLESS = frozenset({"ObjectLockConfigurationNotFoundError", "NotImplemented", "501"})
 # Somebody else writes it at this moment: whether it will be there is not known yet.
 _CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
 _CONFLICT_PAUSE = 0.25
@@ -115,6 +120,29 @@ class S3:
         async with self._answered(key):
             await self._client.delete_object(Bucket=self._bucket.name, Key=self._full(key))
 
+    async def hold(self, key: str, on: bool) -> bool:  # noqa: FBT001 - as the port has it
+        """A legal hold on its newest version, where the bucket has Object Lock.
+
+        That is asked first: a server that knows no `?legal-hold` would store the request as the object.
+        """
+        if not await self._has_lock(key):
+            return False
+        async with self._answered(key):
+            await self._client.put_object_legal_hold(
+                Bucket=self._bucket.name, Key=self._full(key), LegalHold={"Status": "ON" if on else "OFF"}
+            )
+        return True
+
+    async def _has_lock(self, key: str) -> bool:
+        try:
+            async with self._answered(key):
+                answer = await self._client.get_object_lock_configuration(Bucket=self._bucket.name)
+        except Refused as refusal:
+            if refusal.code in _LOCKLESS:
+                return False
+            raise
+        return answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
+
     async def _put(self, key: str, body: BinaryIO | bytes, md5: str) -> bool:
         while True:
             try:
@@ -171,8 +199,8 @@ async def connected(
 ) -> AsyncIterator[S3Client]:
     """A client of this bucket's server; with `signed` false it is nobody's. Raises ConfigError.
 
-    Credentials are looked for now, in AWS's standard places; a machine's own role only where AWS is asked,
-    for elsewhere nobody answers at that address.
+    Credentials are looked for now, in AWS's standard places, and again when its files change; a machine's own
+    role only where AWS is asked, for elsewhere nobody answers at that address.
     """
     session = session or get_session()
     config = AioConfig(
@@ -190,8 +218,10 @@ async def connected(
     )
     async with AsyncExitStack() as stack:
         try:
+            chain = session.get_component("credential_provider")
             if bucket.endpoint_url is not None:
-                session.get_component("credential_provider").remove("iam-role")
+                chain.remove("iam-role")
+            session.register_component("credential_provider", _Credentials(session, chain))
             client = await stack.enter_async_context(
                 session.create_client(
                     "s3",
@@ -203,7 +233,54 @@ async def connected(
             )
         except (BotoCoreError, ValueError, OSError) as problem:
             raise ConfigError(f"quarantine.s3: {problem}") from None
+        client.meta.events.register("before-call.s3.PutObjectLegalHold", _add_md5)
         yield client
+
+
+class _Credentials(AioCredentials):  # type: ignore[misc]  # aiobotocore has no types
+    """What botocore's `chain` finds, looked for again when one of AWS's files has changed.
+
+    Somebody may be writing it at that moment: what was found before holds until something else is.
+    """
+
+    def __init__(self, session: AioSession, chain: AioCredentialResolver) -> None:
+        super().__init__("", "")
+        self._chain = chain
+        variables = ("credentials_file", "config_file")
+        self._files = [Path(session.get_config_variable(name)).expanduser() for name in variables]
+
+    async def load_credentials(self) -> Self:
+        """What a session asks for. Raises BotoCoreError, OSError."""
+        self._seen = self._states()
+        self._found = await self._chain.load_credentials()
+        return self
+
+    async def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """What a request asks for. Raises NoCredentialsError."""
+        if (states := self._states()) != self._seen:
+            self._seen = states
+            with suppress(BotoCoreError, OSError):
+                self._found = await self._chain.load_credentials() or self._found
+        if self._found is None:
+            raise NoCredentialsError
+        return await self._found.get_frozen_credentials()
+
+    def _states(self) -> list[tuple[int, ...]]:
+        return [_state(file) for file in self._files]
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """Another one for each content, in all likelihood."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - of each request
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _add_md5(params: dict[str, Any], **_: object) -> None:
+    """Servers want it of requests about locks; newer checksums not all of them know."""
+    params["headers"]["Content-MD5"] = _md5(params["body"])
 
 
 def asked_for(bucket: Bucket) -> dict[str, Any]:

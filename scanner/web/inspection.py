@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scanner.crypto.attachment import AttachmentKey
@@ -11,7 +12,7 @@ from scanner.errors import Unavailable
 from scanner.events import Delivered, Detected, Observed, Occasion, Overridden, Publish, Source, StageTimed
 from scanner.media import Sample
 from scanner.pipeline import Pipeline
-from scanner.ports import Overrides, Quarantine
+from scanner.ports import Overrides, Recorder
 from scanner.verdict import Decision, IndexSecret, Outcome, Policy, Verdict
 from scanner.web.request import Request
 
@@ -50,7 +51,7 @@ class Inquiry:
 class Inspector:
     """Judges what the routes bring. `terms` may change at any time; requests under way keep theirs.
 
-    `index` keys the names of callers.
+    `index` keys the names of callers; `recorders` are awaited before anybody is refused.
     """
 
     def __init__(
@@ -58,13 +59,13 @@ class Inspector:
         terms: Terms,
         publish: Publish,
         index: IndexSecret,
-        quarantine: Quarantine | None = None,
+        recorders: Sequence[Recorder] = (),
         overrides: Overrides | None = None,
     ) -> None:
         self.terms = terms
         self._publish = publish
         self._index = index
-        self._quarantine = quarantine
+        self._recorders = recorders
         self._overrides = overrides
 
     def inquiry(self, request: Request, source: Source, *, upload: bool = False) -> Inquiry:
@@ -104,8 +105,8 @@ class Inspector:
         ):
             ciphertext_sha256 = key.ciphertext_sha256.hex() if key is not None else None
             detected = Detected(occasion, verdict, decision, size, ciphertext_sha256, seconds)
-            if self._quarantine is not None:
-                await self._quarantine.record(detected)
+            for recorder in self._recorders:
+                await recorder.record(detected)
             if decision.outcome is Outcome.INFECTED:
                 self._publish(detected)
         if decision.deliver and inquiry.hands_out and verdict.content is not None:

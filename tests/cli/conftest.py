@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scanner.cli import options
 from tests.cli.desk import Desk
+from tests.cli.machine import Machine
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with Machine.new() as machine:
+        yield machine
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from scanner.quarantine.catalogue import Content
 from scanner.quarantine.reading import read_catalogue
 from scanner.stores.local import Local
 from tests.cli.command import media_scanner
+from tests.quarantine.people import NOBODY
 from tests.quarantine.stock import OTHER, SOC, put_record, put_sample
 
 _Result = TypeVar("_Result")
@@ -52,4 +53,4 @@ class Desk:
         return [json.loads(line) for line in self.quarantine(*arguments, "--json").stdout.splitlines()]
 
     def contents(self) -> tuple[Content, ...]:
-        return self.do(read_catalogue(self.store)).contents
+        return self.do(read_catalogue(self.store, NOBODY)).contents

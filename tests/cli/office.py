@@ -28,7 +28,8 @@ class Office:
 
     def __post_init__(self) -> None:
         analysts = [{**each, "role": str(each["role"])} for each in configured_analysts(*self.people)]
-        quarantine = {"analysts": analysts, "four_eyes": self.four_eyes}
+        named = {"name": str(self.directory / "quarantine")}
+        quarantine = {**named, "analysts": analysts, "four_eyes": self.four_eyes}
         self.config.write_text(yaml.safe_dump({"state_dir": str(self.directory), "quarantine": quarantine}))
         for name in ("alice", "bob", "carol", "dave", "mallory"):
             self.key(name).write_text(b64encode(hashlib.sha256(name.encode()).digest()).decode())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from scanner.quarantine.chain import Chain
 from scanner.quarantine.layout import audit_key, head_key
-from tests.cli.command import refused
+from tests.cli.command import media_scanner_process, refused
 from tests.cli.office import Office
 from tests.quarantine.people import MALLORY, SIGNERS
 
@@ -53,6 +54,31 @@ def test_edit_and_gap_are_found(office: Office, tmp_path: Path) -> None:
     record.unlink()
     assert problems(office) == [2]
     assert "record 2: is missing" in office.run("audit", "verify").stdout
+
+
+def test_another_order_is_found(office: Office, tmp_path: Path) -> None:
+    first, last = (tmp_path / "quarantine" / audit_key(number) for number in (1, 3))
+    record = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    last.write_bytes(record)
+    assert {1, 3} <= {*problems(office)}
+
+
+@pytest.mark.slow
+def test_two_analysts_at_their_workstations_make_one_chain(tmp_path: Path) -> None:
+    """Each a process of its own, all at once."""
+    office = Office(tmp_path)
+
+    def deny(number: int) -> int:
+        by = office.key("alice" if number % 2 else "bob")
+        words = ("verdict", "deny", f"{number:064x}", "--reason", "x")
+        return media_scanner_process(*words, "--key", by, "--config", office.config).returncode
+
+    with ThreadPoolExecutor(4) as workstations:
+        assert [*workstations.map(deny, range(8))] == [0] * 8
+    assert office.told("audit", "verify")["records"] == 8
+    tail = [json.loads(line) for line in office.run("audit", "tail", "--json").stdout.splitlines()]
+    assert sorted(each["author"] for each in tail) == ["alice"] * 4 + ["bob"] * 4
 
 
 @pytest.mark.parametrize("form", ["plain", "plain file", "head", "log line"])

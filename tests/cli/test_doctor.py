@@ -20,8 +20,9 @@ import yaml
 from scanner.cli.doctor import GROUPS
 from scanner.key_files import write_secret
 from tests.cli.command import ROOT, media_scanner, refused
+from tests.cli.machine import Machine
 from tests.doctor.found import clamd_with
-from tests.e2e.machine import clamds_of, own_database
+from tests.e2e.machine import clamds_of
 from tests.real_clamd import Clamd, free_port
 
 ABSENT = "unix:/nonexistent/clamd.sock"
@@ -133,31 +134,23 @@ def test_a_good_clamd_has_no_failures(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_test_set_of_the_embedded_clamd_is_a_failure_until_it_is_accepted(tmp_path: Path) -> None:
-    """No service runs here, so one is started for the check, said, and ended."""
-    database = tmp_path / "clamav"
+def test_the_test_set_of_the_embedded_clamd_is_a_failure_until_it_is_accepted(machine: Machine) -> None:
+    """No service runs there, so one is started for the check, said, and ended."""
     for accepted, code in ((False, 1), (True, 0)):
         clamav = {"accept_test_signatures": accepted, "freshclam": "off"}
-        file = configuration(tmp_path, "embedded", clamav=clamav)
-        findings = examined("clamd", "--config", file, code=code, launcher=own_database(database))
+        file = configuration(machine.directory, "embedded", clamav=clamav)
+        findings = examined("clamd", "--config", file, code=code, launcher=machine.launcher)
         assert statuses(findings, "clamd")["signatures"] == ("warning" if accepted else "failed")
         [started] = [finding for finding in findings if finding["name"] == "embedded"]
         assert "Starting a clamd" in started["found"]
-        assert clamds_of(database) == []
+        assert clamds_of(machine.database) == []
 
 
 @pytest.mark.real
-def test_a_missing_clamd_is_told_with_its_package(tmp_path: Path) -> None:
-    hide = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        'mount --bind /dev/null "$(command -v clamd)" && exec "$@"',
-        "sh",
-    ]
-    file = configuration(tmp_path, "embedded")
-    findings = examined("clamd", "--config", file, code=1, launcher=hide)
+def test_a_missing_clamd_is_told_with_its_package(machine: Machine) -> None:
+    hide = ["sh", "-c", 'mount --bind /dev/null "$(command -v clamd)" && exec "$@"', "sh"]
+    file = configuration(machine.directory, "embedded")
+    findings = examined("clamd", "--config", file, code=1, launcher=[*machine.launcher, *hide])
     [missing] = [finding for finding in findings if finding["name"] == "embedded"]
     assert missing["advice"]
 

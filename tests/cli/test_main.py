@@ -120,3 +120,13 @@ def test_what_names_contain_does_not_break_the_line_or_move_the_cursor(
         main.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == "media-scanner: /é/a\\x0ab\\x0d\\x1b[2Jc\\x202ed\\xffe\n"
+
+
+def test_every_command_of_an_analysts_prints_json_where_asked() -> None:
+    asked = {
+        path: [option for each in command.params for option in each.opts]
+        for path, command in commands()
+        if len(path) == 2 and path[0] in ("quarantine", "verdict", "audit")
+    }
+    assert len(asked) == 17
+    assert [path for path, options in asked.items() if "--json" not in options] == []

@@ -44,5 +44,25 @@ def test_the_systems_configuration_is_named_when_it_cannot_be_used(installed: Pa
     assert refused(media_scanner("check-config")) == f"{installed}: log.lvl: there is no such key"
 
 
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verdict", "list"),
+        ("verdict", "deny", "0" * 64, "--reason", "x", "--key", "none"),
+        ("verdict", "forget", "0" * 64, "--reason", "x", "--key", "none"),
+        ("audit", "tail"),
+        ("audit", "verify"),
+        ("quarantine", "list"),
+        ("quarantine", "release", "0" * 64, "--reason", "x", "--key", "none"),
+        ("quarantine", "approve", "x", "--key", "none"),
+        ("quarantine", "hold", "0" * 64, "--reason", "x"),
+    ],
+)
+def test_every_analysts_command_takes_the_systems_configuration(installed: Path, words: tuple[str]) -> None:
+    installed.write_text("quarantine: {stroe: s3}")
+    assert refused(media_scanner(*words)) == f"{installed}: quarantine.stroe: there is no such key"
+
+
 def test_help_says_which_configuration_that_is() -> None:
     assert "if not /etc/media-scanner.yaml" in " ".join(media_scanner("doctor", "--help").stdout.split())

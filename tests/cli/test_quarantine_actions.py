@@ -13,7 +13,7 @@ from scanner.quarantine.actions import Kind
 from scanner.quarantine.layout import action_key, approval_key
 from tests.cli.command import refused
 from tests.cli.office import Office
-from tests.quarantine.people import approved, signed
+from tests.quarantine.people import SIGNERS, approved, signed
 from tests.quarantine.stock import digest, put_sample
 
 SAMPLE = b"a sample"
@@ -91,19 +91,16 @@ def test_what_does_not_count_anyway_is_not_approved(office: Office, what: object
 
 def test_what_is_over_replayed_or_not_there_is_not_approved(office: Office, tmp_path: Path) -> None:
     store = str(tmp_path / "quarantine")
+    over = signed(store=store, issued=1, expires=2)
 
     async def filed() -> None:
-        await office.store.put(action_key("over"), signed(store=store, issued=1, expires=2).to_json())
-        what = signed(Kind.DELETE, store=store)
-        for name in ("first", "second"):
-            await office.store.put(action_key(name), what.to_json())
-        first = next(each for each in await Actions(office.store).filed() if each.id == "first")
-        await Actions(office.store).claim(first)
+        await Actions(office.store).file(over)
+        await office.store.put(action_key("second"), signed(Kind.DELETE, store=store).to_json())
 
     asyncio.run(filed())
     for name, said in (
-        ("over", "is over"),
-        ("second", "was put there a second time, under another name"),
+        (over.id, "is over"),
+        ("second", "was put there a second time, or its nonce was used before"),
         ("absent", "is no statement"),
     ):
         assert refused(office.run("quarantine", "approve", name, "--yes", by="bob")) == f"{name}: {said}"
@@ -112,12 +109,12 @@ def test_what_is_over_replayed_or_not_there_is_not_approved(office: Office, tmp_
 def test_forged_approval_in_a_colleagues_place_changes_nothing_and_shows(office: Office) -> None:
     name = released(office)
     what = next(each.signed for each in asyncio.run(Actions(office.store).filed()) if each.signed)
-    forged = approved(what, "alice")
-    asyncio.run(office.store.put(approval_key(name, "bob"), forged.to_json()))
-    assert office.standings() == {"release": "waiting"}
-    said = office.run("quarantine", "approve", name, "--yes", by="bob")
-    assert said.stderr.endswith("there is an approval in your name already\n")
-    assert office.run("quarantine", "approve", name, "--yes", by="carol").returncode == 0
+    forged = approved(what, "bob", SIGNERS["alice"])
+    asyncio.run(office.store.put(approval_key(name, "bob", forged.digest), forged.to_json()))
+    assert office.standings() == {"release": "forged"}
+    assert name in office.run("verdict", "list").stdout
+    assert office.run("quarantine", "approve", name, "--yes", by="bob").returncode == 0
+    assert office.standings() == {"release": "approved"}
 
 
 def test_what_was_never_quarantined_is_not_released(office: Office) -> None:

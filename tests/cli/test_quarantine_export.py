@@ -109,10 +109,18 @@ def test_of_several_copies_the_one_is_taken_that_the_key_opens(desk: Desk, targe
     assert desk.quarantine("export", SHA256, "--to", target, "--key-file", desk.other).returncode == 0
 
 
+@pytest.mark.timeout(10)
 def test_keys_that_are_none_are_refused(desk: Desk, target: Path, tmp_path: Path) -> None:
+    """What never ends, or never begins, among them."""
     desk.keep()
     assert refused(desk.quarantine("export", SHA256, "--to", target)).startswith("--key-file: needed")
-    for file, problem in ((tmp_path / "absent", "No such file"), (desk.secret("short", b"x"), "32 bytes")):
+    os.mkfifo(tmp_path / "fifo")
+    for file, problem in (
+        (tmp_path / "absent", "No such file"),
+        (desk.secret("short", b"x"), "32 bytes"),
+        (Path("/dev/zero"), "is no regular file"),
+        (tmp_path / "fifo", "is no regular file"),
+    ):
         said = refused(desk.quarantine("export", SHA256, "--to", target, "--key-file", file))
         assert said.startswith(f"--key-file: {file}: ")
         assert problem in said

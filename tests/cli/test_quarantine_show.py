@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from scanner.crypto.envelope import public_key_of
+from scanner.quarantine.actions import Kind, Signed
 from scanner.quarantine.delivery_records import Delivery, DeliveryRecord, sealed
 from scanner.quarantine.layout import deliveries_key
-from scanner.quarantine.markers import Marking, new_marker
+from scanner.quarantine.markers import new_marker
 from tests.cli.desk import Desk
 from tests.cli.test_quarantine_output import HOSTILE, is_harmless
+from tests.quarantine.people import signed, statement
 from tests.quarantine.stock import NOW, SOC, digest, put_record, sample_key
 
 SHA256 = digest(b"sample")
@@ -46,7 +48,9 @@ def test_markers_say_who_and_why(desk: Desk) -> None:
     desk.quarantine("hold", SHA256, "--as", "alice", "--reason", "case 17")
     [mark] = desk.lines("show", SHA256)[0]["markers"]
     assert mark.items() >= {"what": "hold", "by": "alice", "reason": "case 17"}.items()
-    assert "by alice: case 17" in desk.quarantine("show", SHA256).stdout
+    assert mark.items() >= {"counts": True, "standing": None}.items()
+    shown = " ".join(desk.quarantine("show", SHA256).stdout.split())
+    assert "by alice: case 17 (signature not checked: no quarantine.analysts)" in shown
 
 
 def test_who_was_given_it_before_is_shown_to_those_with_the_key(desk: Desk) -> None:
@@ -65,8 +69,8 @@ def test_who_was_given_it_before_is_shown_to_those_with_the_key(desk: Desk) -> N
 @pytest.mark.parametrize("text", [text for text in HOSTILE if text != "\ud800"])
 def test_hostile_names_do_nothing(desk: Desk, text: str) -> None:
     desk.keep(media=text, request_id=text, mime_type=text, engines={text: text}, signatures=(text,))
-    marker = new_marker(SHA256, Marking.HOLD, by=text, reason=text, at=NOW, nonce="0" * 8)
-    desk.do(desk.store.put(*marker))
+    said = statement(Kind.HOLD, sha256=SHA256, author=text, reason=text)
+    desk.do(desk.store.put(*new_marker(Signed(said, ""))))
     deliver(desk, text)
     done = desk.quarantine("show", SHA256, "--key-file", desk.soc)
     assert done.returncode == 0
@@ -75,6 +79,8 @@ def test_hostile_names_do_nothing(desk: Desk, text: str) -> None:
 
 def test_a_marker_that_says_nothing_is_shown_as_that(desk: Desk) -> None:
     desk.keep()
-    key, _ = new_marker(SHA256, Marking.HOLD, by="a", reason="b", at=NOW, nonce="0" * 8)
-    desk.do(desk.store.put(key, b"[" * 50_000))
-    assert "-, -, by -: -" in desk.quarantine("show", SHA256).stdout
+    key, _ = new_marker(signed(Kind.HOLD, sha256=SHA256))
+    desk.do(desk.store.put(key, b"[" * 9_000))
+    shown = desk.quarantine("show", SHA256).stdout
+    assert "ignored" in shown
+    assert "-, -, by -: - (it is no statement)" in shown

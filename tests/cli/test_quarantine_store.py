@@ -46,18 +46,26 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Its name; what is in it lies below site/."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
+    return asyncio.run(new_bucket(endpoint))
+
+
+async def new_bucket(endpoint: str, *, lock: bool = False) -> str:
     name = f"b{uuid.uuid4().hex}"
-
-    async def fill() -> None:
-        async with get_session().create_client(
-            "s3", endpoint_url=endpoint, region_name="us-east-1"
-        ) as client:
-            await client.create_bucket(Bucket=name)
-        async with S3(Bucket(name, "site/", endpoint)) as store:
-            await stock(store)
-
-    asyncio.run(fill())
+    async with get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1") as client:
+        await client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=lock)
+    async with S3(Bucket(name, "site/", endpoint)) as store:
+        await stock(store)
     return name
+
+
+async def legal_holds(endpoint: str, bucket: str) -> set[str]:
+    """What S3 says of the samples in it."""
+    async with get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1") as client:
+        listed = await client.list_objects_v2(Bucket=bucket, Prefix="site/v1/objects/")
+        return {
+            (await client.head_object(Bucket=bucket, Key=entry["Key"])).get("ObjectLockLegalHoldStatus")
+            for entry in listed["Contents"]
+        }
 
 
 @pytest.mark.slow
@@ -90,6 +98,28 @@ def test_every_command_works_on_a_bucket(bucket: str, endpoint: str, desk: Desk,
         done = media_scanner("quarantine", *words, *place)
         assert done.returncode == code, (words, done)
     assert target.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("bucket")
+def test_what_is_held_has_a_legal_hold_where_the_bucket_has_object_lock(endpoint: str) -> None:
+    bucket = asyncio.run(new_bucket(endpoint, lock=True))
+    place = ("--reason", "x", "--bucket", bucket, "--endpoint-url", endpoint, "--prefix", "site/", "--json")
+    for words, expected, status in (
+        ((), {"held": True, "legal_hold": True}, "ON"),
+        (("--end",), {"held": False, "legal_hold": False}, "OFF"),
+    ):
+        done = media_scanner("quarantine", "hold", SHA256, *words, *place)
+        assert json.loads(done.stdout) == {"sha256": SHA256, **expected}
+        assert asyncio.run(legal_holds(endpoint, bucket)) == {status}
+
+
+@pytest.mark.slow
+def test_a_hold_says_where_the_bucket_itself_keeps_nothing(bucket: str, endpoint: str) -> None:
+    place = ("--bucket", bucket, "--endpoint-url", endpoint, "--prefix", "site/")
+    done = media_scanner("quarantine", "hold", SHA256, "--reason", "x", *place)
+    assert (done.returncode, done.stdout) == (0, f"{SHA256}: held\n")
+    assert "no Object Lock" in done.stderr
 
 
 @pytest.mark.slow

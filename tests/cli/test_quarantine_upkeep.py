@@ -7,14 +7,18 @@ import json
 import os
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from scanner.quarantine.actions import Kind
 from scanner.quarantine.catalogue import State
 from scanner.quarantine.layout import deliveries_key
-from scanner.quarantine.markers import Marking, new_marker
-from tests.cli.command import refused
+from scanner.quarantine.markers import new_marker
+from scanner.stores.local import Local
+from tests.cli.command import media_scanner, refused
 from tests.cli.desk import Desk
+from tests.quarantine.people import signed
 from tests.quarantine.stock import OTHER, SOC, digest, put_record, put_sample
 
 SHA256 = digest(b"sample")
@@ -34,7 +38,9 @@ def test_what_is_held_is_neither_deleted_nor_purged_until_that_ends(desk: Desk) 
     assert refused(desk.quarantine("delete", SHA256, *WHY, "--yes")).endswith("is held; nothing is deleted")
     assert desk.quarantine("purge", "--older-than", "0d", "--yes").returncode == 1
     assert desk.contents()[0].state is State.HELD
-    assert desk.lines("hold", SHA256, *WHY, "--end") == [{"sha256": SHA256, "held": False}]
+    assert desk.lines("hold", SHA256, *WHY, "--end") == [
+        {"sha256": SHA256, "held": False, "legal_hold": False}
+    ]
     assert desk.quarantine("delete", SHA256, *WHY, "--yes").returncode == 0
     assert desk.contents()[0].state is State.DELETED
 
@@ -76,13 +82,25 @@ def test_a_purge_deletes_what_is_old_and_a_dry_run_only_says_so(desk: Desk) -> N
     assert left == {digest(b"new"): (State.KEPT, 1), digest(b"seen again"): (State.KEPT, 1)}
 
 
+def test_the_configuration_says_how_old_is_old(desk: Desk, tmp_path: Path) -> None:
+    said = refused(desk.quarantine("purge", "--yes"))
+    assert said == "--older-than: needed where no configuration has quarantine.retention"
+    config = tmp_path / "config.yaml"
+    desk.folder.rename(tmp_path / "quarantine")
+    store = Local(tmp_path / "quarantine")
+    desk.do(put_record(store, b"old", at=datetime.now(UTC) - timedelta(days=100)))
+    for retention, purged in (("101d", 0), ("99d", 1)):
+        config.write_text(f"{{state_dir: {tmp_path}, quarantine: {{retention: {retention}}}}}")
+        done = media_scanner("quarantine", "purge", "--yes", "--json", "--config", config)
+        assert json.loads(done.stdout)["records"] == purged
+
+
 def test_with_a_content_goes_what_is_known_of_who_was_given_it(desk: Desk) -> None:
     for content in (b"old", b"new"):
         at = datetime(2020, 1, 1, tzinfo=UTC) if content == b"old" else datetime.now(UTC)
         desk.do(put_record(desk.store, content, at=at))
         desk.do(desk.store.put(deliveries_key(digest(content), "r1"), b"sealed"))
-        key, said = new_marker(digest(content), Marking.DELETE, by="a", reason="b", at=at, nonce="0" * 8)
-        desk.do(desk.store.put(key, said))
+        desk.do(desk.store.put(*new_marker(signed(Kind.DELETE, sha256=digest(content)))))
     assert desk.quarantine("purge", "--older-than", "90d", "--yes").returncode == 0
     left = [path.relative_to(desk.folder) for path in desk.folder.rglob("*") if path.is_file()]
     assert len(left) == 3

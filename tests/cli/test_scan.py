@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess, Popen
 from typing import Any
@@ -26,6 +24,7 @@ import yaml
 
 from tests.archives import zip_of
 from tests.cli.command import ROOT, media_scanner
+from tests.cli.machine import Machine
 from tests.e2e.machine import clamds_of, embedded_clamd_of, memory_of
 from tests.real_clamd import EICAR, Clamd, free_port
 
@@ -327,57 +326,12 @@ def test_nothing_is_called_clean_that_a_killed_clamd_did_not_scan_and_a_second_r
 # -- the embedded clamd --------------------------------------------------------------------------
 
 
-# A checkout there would be gone with the /tmp that these tests replace.
-CHECKOUT_IN_TMP = ROOT.relative_to("/tmp") if ROOT.is_relative_to("/tmp") else None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Files of a test, and a launcher of programs to which /tmp and /var/lib/clamav are its own."""
-
-    directory: Path
-
-    @property
-    def database(self) -> Path:
-        return self.directory / "clamav"
-
-    @property
-    def temporary(self) -> Path:
-        return self.directory / "tmp"
-
-    @property
-    def launcher(self) -> list[str]:
-        mounts = 'mount --bind "$1" /var/lib/clamav && mount --rbind "$2" /tmp && shift 2 && exec "$@"'
-        if CHECKOUT_IN_TMP is not None:
-            mounts = f"mount --bind {ROOT} {self.temporary / CHECKOUT_IN_TMP} && {mounts}"
-        return ["unshare", "--mount", "sh", "-c", mounts, "sh", str(self.database), str(self.temporary)]
-
-    def make(self) -> None:
-        """Open to other users."""
-        for path, mode in ((self.directory, 0o755), (self.database, 0o755), (self.temporary, 0o1777)):
-            path.mkdir(exist_ok=True)
-            path.chmod(mode)
-        if CHECKOUT_IN_TMP is not None:
-            (self.temporary / CHECKOUT_IN_TMP).mkdir(parents=True)
-
-    def in_tmp(self) -> list[Path]:
-        ours = CHECKOUT_IN_TMP.parts[:1] if CHECKOUT_IN_TMP is not None else ()
-        return [path for path in self.temporary.iterdir() if path.name not in ours]
-
-    def leftovers(self) -> list[Path]:
-        return [*self.in_tmp(), *self.database.glob("*/*")]
-
-
 @pytest.fixture
-def machine() -> Iterator[Machine]:
-    """Outside /tmp."""
-    directory = Path(tempfile.mkdtemp(prefix="scan-", dir="/var/tmp"))
-    machine = Machine(directory)
-    machine.make()
-    (directory / "folder").mkdir()
-    (directory / "folder" / "eicar").write_bytes(EICAR)
-    yield machine
-    shutil.rmtree(directory)
+def machine(machine: Machine) -> Machine:
+    """With a folder of one infected file."""
+    (machine.directory / "folder").mkdir()
+    (machine.directory / "folder" / "eicar").write_bytes(EICAR)
+    return machine
 
 
 @contextmanager

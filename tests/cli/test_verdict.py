@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from scanner.analysts import rules_of
 from scanner.app import Service, running
+from scanner.config import Config
 from scanner.epoch import Epoch
 from scanner.quarantine.action_store import Actions
-from scanner.quarantine.actions import Filed
+from scanner.quarantine.actions import Kind, Standing, Statement, words_on_contents
 from scanner.quarantine.layout import action_key
 from scanner.web.routes import API
 from tests.cli.command import media_scanner, refused
@@ -25,6 +28,8 @@ def test_epoch_of_the_state_directory_is_raised(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert "scanned anew" in done.stderr
     assert Epoch(tmp_path).current > 0
+    done = media_scanner("verdict", "forget", "--all", "--json", MEDIA_SCANNER__STATE_DIR=str(tmp_path))
+    assert (json.loads(done.stdout), done.stderr) == ({"action": "forget", "sha256": None}, "")
 
 
 def test_without_a_state_directory_it_is_one_line(tmp_path: Path) -> None:
@@ -88,6 +93,24 @@ def test_contents_that_were_never_seen_are_allowed_and_denied(tmp_path: Path) ->
     assert office.standings() == {"allow": "approved", "deny": "approved"}
 
 
+def test_of_two_words_at_once_the_later_holds(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    for action in ("allow", "deny", "allow", "deny"):
+        said(office, action)
+    listed = office.run("verdict", "list", "--json").stdout.splitlines()
+    assert len({json.loads(line)["issued"] for line in listed}) == 4
+    assert words_in_force(office)[SHA256].action is Kind.DENY
+    said(office, "forget")
+    assert words_in_force(office) == {}
+
+
+def words_in_force(office: Office) -> dict[str, Statement]:
+    rules = rules_of(Config.load(office.config, {}))
+    judged = rules.judge_all(asyncio.run(Actions(office.store).filed()), time.time() + 60)
+    approved = [each.signed for each, standing in judged if standing is Standing.APPROVED]
+    return words_on_contents(signed.statement for signed in approved if signed is not None)
+
+
 def test_list_shows_who_said_what_and_until_when_on_80_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +133,7 @@ def test_list_shows_what_is_refused_only_where_all_is_asked_for(tmp_path: Path) 
 
     async def filed() -> None:
         await office.store.put(action_key("x"), b"{}")
-        await office.store.put(action_key("y"), signed(reason="\x1b[31m").to_json())
+        await Actions(office.store).file(signed(reason="\x1b[31m"))
 
     asyncio.run(filed())
     assert office.run("verdict", "list").returncode == 1
@@ -125,14 +148,13 @@ def test_what_is_replayed_is_listed_as_such(tmp_path: Path) -> None:
     what = signed(store=f"{tmp_path}/quarantine")
 
     async def filed() -> None:
-        for name in ("first", "second"):
-            await office.store.put(action_key(name), what.to_json())
-        await Actions(office.store).claim(Filed("first", what))
+        await Actions(office.store).file(what)
+        await office.store.put(action_key("second"), what.to_json())
 
     asyncio.run(filed())
     listed = office.run("verdict", "list", "--all", "--json").stdout.splitlines()
     assert [(each["id"], each["standing"]) for each in map(json.loads, listed)] == [
-        ("first", "approved"),
+        (what.id, "approved"),
         ("second", "replayed"),
     ]
 

@@ -62,6 +62,14 @@ class StoreContract:
         assert await store.get(KEY) is None
         assert await store.put(KEY, b"y")
 
+    async def test_what_is_held_can_be_read_and_let_go(self, store: Store) -> None:
+        """Whether nobody can delete it meanwhile, the store says itself."""
+        await store.put(KEY, b"x")
+        held = await store.hold(KEY, True)
+        assert await store.get(KEY) == b"x"
+        assert await store.hold(KEY, False) is held
+        assert await store.hold(KEY, False) is held
+
     async def test_nothing_at_all_can_be_stored(self, store: Store) -> None:
         assert await store.put(KEY, b"")
         assert await store.get(KEY) == b""

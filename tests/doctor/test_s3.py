@@ -84,6 +84,7 @@ async def test_a_lock_is_seen_to_hold_and_nothing_is_left(moto: str) -> None:
     name = await new_bucket(moto, lock=True)
     notes = await examined(Bucket(name, "", moto, retention=90 * 86400.0), "soc")
     assert named(notes, "object lock").found == "what is locked is not deleted"
+    assert named(notes, "legal hold").found == "what is held is not deleted"
     assert named(notes, "clean up").status is Status.OK
     assert await left(moto, name) == 0
 

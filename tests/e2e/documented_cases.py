@@ -192,9 +192,7 @@ CASES: Mapping[str, Case] = {
     "media-scanner quarantine purge --older-than 90d --dry-run": Case(
         lines=(r"would be purged: samples: 0 \(0 B\), records: 1",)
     ),
-    "media-scanner quarantine purge --older-than 90d --yes": Case(
-        lines=(r"purged: samples: 0 \(0 B\), records: 1",)
-    ),
+    "media-scanner quarantine purge --yes": Case(lines=(r"purged: samples: 0 \(0 B\), records: 1",)),
     "media-scanner quarantine delete SHA256 --reason 'not ours to keep' --yes": Case(
         lines=(r"275a021b\w+: deleted",)
     ),

@@ -102,6 +102,30 @@ async def test_credentials_that_are_missing_are_said_and_what_waited_is_stored_o
         await kept_once(bucket, refused)
 
 
+async def test_credentials_that_are_replaced_in_their_file_count_at_the_next_try(
+    tmp_path: Path, clamd: Clamd, bucket: Analyst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody restarts anything, and what waited meanwhile is stored."""
+    file = tmp_path / "credentials"
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+
+    def write(key: str) -> None:
+        file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
+
+    write("OLD")
+    bucket.proxy.refuses = lambda head: b"Credential=NEW/" not in head
+    async with scene(tmp_path, address(clamd), quarantine=bucket.settings(tmp_path)) as stage:
+        await stage.until_ready()
+        content = letter() + EICAR
+        refused = {await refused_in_time(stage, content): content}
+        await stage.until(lambda: "AccessDenied" in stage.product.warnings().get("quarantine", ""), 5)
+        write("NEW")
+        await shipped(stage)
+        await kept_once(bucket, refused)
+
+
 async def test_what_the_store_refuses_for_ever_holds_up_nothing_else(
     tmp_path: Path, clamd: Clamd, bucket: Analyst
 ) -> None:

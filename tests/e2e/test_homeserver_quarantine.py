@@ -182,6 +182,25 @@ async def test_a_homeserver_that_was_away_is_told_when_it_is_back_even_if_we_wer
     await asyncio.to_thread(product.process.wait_until, lambda: product.answers("live"), 30)
 
 
+async def test_what_was_refused_is_quarantined_although_we_were_killed_at_once(
+    own_synapse: Synapse, product: Product, alice: User, media: Media
+) -> None:
+    """The refusal is all that went out: the wish was written down before it."""
+    refused = []
+    for number in range(5):
+        mxc, request = await attached(own_synapse, alice, samples.eicar() + b"\n" * number)
+        async with aiohttp.ClientSession(product.url) as session:
+            answer = await ScannerApi(session).download_encrypted(request, alice)
+            product.process.kill()
+        assert answer.refusal == NOT_CLEAN
+        refused.append(mxc)
+        assert {*refused} <= {*await asyncio.to_thread(_listed, product)}
+        product.process.start()
+        await asyncio.to_thread(product.process.wait_until, lambda: product.answers("ready"), 60)
+    for mxc in refused:
+        await media.until(mxc, quarantined=True)
+
+
 async def test_media_that_are_gone_or_protected_are_let_be(
     own_synapse: Synapse, product: Product, scanner: ScannerApi, alice: User, media: Media
 ) -> None:
@@ -231,6 +250,11 @@ def _list(file: Path, media: str) -> None:
         connection.execute(
             "INSERT INTO media (name, sha256, quarantine, done, tried) VALUES (?, ?, 1, 0, 0)", row
         )
+
+
+def _listed(product: Product) -> list[str]:
+    with closing(sqlite3.connect(product.state / "homeserver-quarantine.sqlite")) as connection:
+        return [media for (media,) in connection.execute("SELECT name FROM media")]
 
 
 async def told(product: Product, problem: str) -> None:

@@ -69,7 +69,7 @@ async def test_samples_and_records_are_in_the_bucket_and_nothing_else_is_anywher
 async def test_two_replicas_store_once(tmp_path: Path, clamd: Clamd, bucket: Analyst) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-    settings = bucket.settings(tmp_path)
+    settings = bucket.settings(tmp_path, deliveries_retention=0)  # each replica has its own
     contents = [letter() + EICAR for _ in range(5)]
     async with (
         scene(tmp_path / "one", address(clamd), quarantine=settings) as one,
@@ -92,7 +92,8 @@ async def test_two_replicas_store_once(tmp_path: Path, clamd: Clamd, bucket: Ana
 async def test_a_file_that_is_asked_for_again_and_again_fills_nothing(
     tmp_path: Path, clamd: Clamd, bucket: Analyst
 ) -> None:
-    async with scene(tmp_path, address(clamd), quarantine=bucket.settings(tmp_path)) as stage:
+    settings = bucket.settings(tmp_path, deliveries_retention=0)  # samples and records alone are counted
+    async with scene(tmp_path, address(clamd), quarantine=settings) as stage:
         await stage.until_ready()
         mxc, attachment = stage.upload(EICAR), stage.upload_encrypted(letter() + EICAR)
         for at_once in (256, 256):

@@ -484,7 +484,7 @@ async def test_sixty_large_uploads_through_us_and_back_to_us_leave_downloads_alo
     """Each holds its share while the module asks about it; the memory is the default."""
     users = [await stage.synapse.register(f"user-{secrets.token_hex(4)}") for _ in range(6)]
     limits = {"media_size": MEDIA, "memory": 256 * MIB, "queue_wait": "100s"}
-    patient = {
+    patient: dict[str, dict[str, Any]] = {
         "limits": limits,
         "homeserver": {"first_byte_timeout": "60s", "idle_timeout": "60s", "total_timeout": "60s"},
         "verdict_cache": {"clean_ttl": "1ms"},

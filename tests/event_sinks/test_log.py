@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -39,6 +39,7 @@ from scanner.events import (
     Overridden,
     ProcessChanged,
     QuarantineFailed,
+    QuarantineReplaced,
     QuarantineStored,
     Rejected,
     Reloaded,
@@ -53,6 +54,7 @@ from scanner.events import (
 )
 from scanner.media import MediaRef
 from scanner.verdict import Decision, Detection, Hashes, Outcome, Override, Reason, Report, Verdict
+from tests.contracts.event_sink import EventSinkContract
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "detection.json").read_text())
 REF = MediaRef("example.org", "abcDEF")
@@ -79,6 +81,17 @@ def detected(verdict: Verdict | None = None, source: Source = Source.DOWNLOAD) -
 
 def answered(code: int, reason: str | None = None) -> Answered:
     return Answered("/download/{server}/{media}", "GET", code, 0.0123456, "req1", reason, REF)
+
+
+class TestLog(EventSinkContract):
+    @pytest.fixture
+    async def sink(self) -> AsyncIterator[Log]:
+        """One that nobody reads."""
+        pipe = Pipe()
+        async with Log("debug", fd=pipe.fd) as log:
+            yield log
+            pipe.abandon()
+        pipe.hang_up()
 
 
 class Pipe:
@@ -334,6 +347,7 @@ async def test_ids_sort_by_time(logged: Callable[..., Any]) -> None:
         (BackendChanged("clamav", "embedded", "kept", "own.ndb"), "warning", "clamav kept"),
         (EngineFailed("clamav", "gone"), "warning", "engine failed"),
         (StoreFailed("sqlite", "full"), "warning", "verdict cache failed"),
+        (QuarantineReplaced("s3", "v1/x"), "error", "quarantine store replaces"),
         (Crashed("/scan", "KeyError", "a.py:1", "req1"), "error", "crashed"),
         (BadRequest("BadStatusLine"), "info", "bad request"),
         (Observed(OCCASION, Outcome.FAILED, "overload"), "info", "would withhold"),
@@ -415,6 +429,7 @@ ALLOWED = {
     StoreFailed: {"store", "problem"},
     ProcessChanged: {"process", "state", "detail"},
     QuarantineFailed: {"store", "name", "problem"},
+    QuarantineReplaced: {"store", "name"},
     QuarantineStored: {"store", "name"},
     SignaturesUpdated: {"result", "detail"},
     LibraryWarned: {"library", "message"},

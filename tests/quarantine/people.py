@@ -19,6 +19,7 @@ from scanner.quarantine.actions import (
     Statement,
     new_nonce,
 )
+from scanner.quarantine.markers import Marker, new_marker
 
 STORE = "https://s3.example.org/quarantine/"
 SHA256 = hashlib.sha256(b"a sample").hexdigest()
@@ -29,6 +30,7 @@ ROLES = {"alice": Role.ANALYST, "bob": Role.APPROVER, "carol": Role.APPROVER, "d
 ANALYSTS = {name: Analyst(name, ROLES[name], signer.public_key) for name, signer in SIGNERS.items()}
 MALLORY = Signer(b"m" * 32)
 
+NOBODY = Rules(STORE, {})
 TWO_EYES = Rules(STORE, ANALYSTS)
 FOUR_EYES = Rules(STORE, ANALYSTS, four_eyes=True)
 
@@ -62,7 +64,12 @@ def approved(what: Signed, by: str, signer: Signer | None = None) -> Approval:
 
 def filed(what: Signed | None, *approvals: Approval) -> Filed:
     """As it may stand in a store."""
-    return Filed("20261121T120000Z-00000000", what, approvals)
+    return Filed(what.id if what else "20261121T120000Z-00000000", what, approvals)
+
+
+def marker(what: Signed, approval: Approval | None = None, rules: Rules = TWO_EYES) -> Marker:
+    """As it is read from a store now, by `rules`."""
+    return Marker.read(*new_marker(what, approval), rules, time.time())
 
 
 def configured_analysts(*names: str) -> list[dict[str, str]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from scanner.errors import StoreError
 from scanner.ports import Store
-from scanner.quarantine.action_store import Actions, Claim
+from scanner.quarantine.action_store import Actions
 from scanner.quarantine.actions import Filed
-from scanner.quarantine.layout import action_key, approval_key
+from scanner.quarantine.layout import action_key, approval_key, nonce_key
 from tests.quarantine.people import approved, signed
 
 
@@ -18,6 +21,9 @@ async def test_statement_is_filed_approved_and_read(any_store: Store) -> None:
     assert await Actions(any_store).approve(name, approval)
     assert not await Actions(any_store).approve(name, approval)
     assert await Actions(any_store).filed() == [Filed(name, what, (approval,))]
+    assert name == what.id
+    with pytest.raises(StoreError, match="exists already"):
+        await Actions(any_store).file(what)
 
 
 async def test_reader_takes_up_what_comes_later(any_store: Store) -> None:
@@ -35,18 +41,29 @@ async def test_what_is_no_statement_is_known_as_such(any_store: Store) -> None:
     await any_store.put(action_key("a"), b"{}")
     await any_store.put(action_key("b"), what.to_json().ljust(10_000))
     await any_store.put(action_key("c"), what.to_json())
-    await any_store.put(approval_key("c", "bob"), b"{}")
-    await any_store.put(approval_key("c", "carol"), approved(what, "bob").to_json())
-    await any_store.put(approval_key("d", "bob"), approved(what, "bob").to_json())
+    await any_store.put(approval_key("c", "bob", "0" * 8), b"{}")
+    await any_store.put(approval_key("d", "bob", "0" * 8), approved(what, "bob").to_json())
     await any_store.put("v1/actions/other", b"{}")
     assert await Actions(any_store).filed() == [Filed("a", None), Filed("b", None), Filed("c", what)]
 
 
-async def test_nonce_belongs_to_the_first_statement_that_has_it(any_store: Store) -> None:
+async def test_junk_in_an_approvers_place_does_not_take_it(any_store: Store) -> None:
     what = signed()
-    first, second = Filed("a", what), Filed("b", what)
-    claims = await asyncio.gather(*(Actions(any_store).claim(first) for _ in range(4)))
-    assert sorted(claims) == [Claim.NEW, Claim.SAME, Claim.SAME, Claim.SAME]
-    assert await Actions(any_store).claim(second) is Claim.REPLAYED
-    assert await Actions(any_store).claim(Filed("b", signed())) is Claim.NEW
+    name, approval = await Actions(any_store).file(what), approved(what, "bob")
+    await any_store.put(approval_key(name, "bob", "0" * 8), b"{}")
+    assert await Actions(any_store).approve(name, approval)
+    assert await Actions(any_store).filed() == [Filed(name, what, (approval,))]
+
+
+async def test_one_of_all_writes_down_that_a_nonce_is_used(any_store: Store) -> None:
+    what = signed()
+    first = await asyncio.gather(*(Actions(any_store).use_nonce(what) for _ in range(4)))
+    assert sorted(first) == [False, False, False, True]
+    assert await Actions(any_store).use_nonce(signed())
     assert await Actions(any_store).filed() == []
+
+
+async def test_junk_in_the_place_of_a_nonce_keeps_nobody_from_noting_it(any_store: Store) -> None:
+    what = signed()
+    await any_store.put(nonce_key(what.statement.nonce), b"another")
+    assert await Actions(any_store).use_nonce(what)

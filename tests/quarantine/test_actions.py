@@ -11,13 +11,15 @@ import pytest
 from scanner.metrics import _ACTIONS, _STANDINGS
 from scanner.quarantine.actions import (
     LONGEST_REASON,
+    NEVER,
     Approval,
+    Filed,
     Kind,
     Role,
     Rules,
     Signed,
     Standing,
-    new_id,
+    without_repeats,
     words_on_contents,
 )
 from tests.quarantine.people import (
@@ -103,6 +105,31 @@ def test_statement_from_the_future_waits_but_for_what_clocks_differ() -> None:
     assert TWO_EYES.judge(what, ahead - 60) is Standing.APPROVED
 
 
+def test_second_copy_under_another_name_is_refused() -> None:
+    what = signed()
+    assert TWO_EYES.judge(Filed("20261121T120000Z-00000000", what), NOW) is Standing.REPLAYED
+
+
+def test_nonce_that_was_used_is_not_used_again_by_whoever_used_it() -> None:
+    first, at = signed(Kind.DENY), int(NOW)
+    nonce = first.statement.nonce
+    again = signed(Kind.ALLOW, nonce=nonce, issued=at + 1)
+    anothers = signed(Kind.ALLOW, nonce=nonce, author="bob", issued=at + 1)
+    over = signed(Kind.DENY, nonce="0" * 32, issued=at - 9, expires=at - 1)
+    after = signed(Kind.DENY, nonce="0" * 32)
+    judged = TWO_EYES.judge_all(map(filed, (first, again, anothers, over, after)), NOW)
+    assert [standing for _, standing in judged] == [
+        *(Standing.APPROVED, Standing.REPLAYED, Standing.APPROVED, Standing.EXPIRED, Standing.REPLAYED)
+    ]
+
+
+def test_what_does_not_count_uses_no_nonce() -> None:
+    genuine = filed(signed())
+    refusals = set(Standing) - {Standing.APPROVED, Standing.EXPIRED}
+    judged = [(genuine, standing) for standing in sorted(refusals)] + [(genuine, Standing.APPROVED)]
+    assert [*without_repeats(judged)][-1] == (genuine, Standing.APPROVED)
+
+
 def test_what_is_no_statement_is_refused() -> None:
     assert TWO_EYES.judge(filed(None), NOW) is Standing.MALFORMED
 
@@ -121,6 +148,7 @@ def test_what_is_no_statement_is_refused() -> None:
         ("issued", 2**41),
         ("expires", 0),
         ("expires", 2**41),
+        ("expires", NEVER + 1),
         ("expires", 1.5),
         ("version", 2),
         ("more", "x"),
@@ -153,6 +181,12 @@ def test_what_is_urgent_or_a_note_needs_one_person(kind: Kind) -> None:
 def test_self_approved_statement_is_refused() -> None:
     what = signed(author="bob")
     assert FOUR_EYES.judge(filed(what, approved(what, "bob")), NOW) is Standing.SELF_APPROVED
+
+
+def test_whoever_has_no_key_of_the_authors_makes_nobody_approve_himself() -> None:
+    what = signed(author="bob")
+    assert FOUR_EYES.judge(filed(what, approved(what, "bob", MALLORY)), NOW) is Standing.FORGED
+    assert FOUR_EYES.unapproved().judge(filed(what, approved(what, "bob", MALLORY)), NOW) is Standing.APPROVED
 
 
 def test_approval_under_the_authors_key_in_anothers_name_is_refused() -> None:
@@ -214,9 +248,12 @@ def test_contents_are_kept_apart() -> None:
     assert words.keys() == {SHA256}
 
 
-def test_names_sort_by_time_and_are_never_the_same() -> None:
-    assert new_id(NOW) != new_id(NOW)
-    assert new_id(NOW) < new_id(NOW + 1)
+def test_names_sort_by_time_and_are_those_of_what_is_said() -> None:
+    assert signed().id != signed().id
+    assert signed(issued=1_000_000).id < signed(issued=1_000_001).id
+    assert signed(issued=1_000_000).id.startswith("19700112T134640Z-")
+    what = signed()
+    assert Signed.from_json(what.to_json()).id == what.id
 
 
 def test_author_is_known_by_the_key() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from scanner.ports import Stored
+from scanner.quarantine.actions import Kind, Rules
 from scanner.quarantine.catalogue import Content, Entry, Query, SealedSample, State, day_of, fold
-from scanner.quarantine.markers import Marker, Marking, new_marker
+from scanner.quarantine.markers import Marker
 from scanner.quarantine.records import DetectionRecord
+from tests.quarantine.people import ANALYSTS, FOUR_EYES, TWO_EYES, marker, signed
 from tests.quarantine.stock import NOW, SIGNATURE, a_record, digest, record_key, sample_key
 
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -29,12 +31,11 @@ def sealed(content: bytes = b"sample", stored: float = 1.0) -> SealedSample:
     return sample
 
 
-def marked(what: Marking, content: bytes = b"sample") -> Marker:
-    key, _ = new_marker(digest(content), what, by="alice", reason="-", at=NOW, nonce="0" * 8)
-    marker = Marker.of(Stored(key, 1, 5.0))
-    assert marker is not None
-    return marker
+def marked(what: Kind, content: bytes = b"sample", rules: Rules = TWO_EYES) -> Marker:
+    return marker(signed(what, sha256=digest(content)), rules=rules)
 
+
+ELSEWHERE = Rules("another", ANALYSTS)
 
 # -- states --------------------------------------------------------------------------------------
 
@@ -46,12 +47,14 @@ FULL = entry(sample=None, missing="not written", media="mxc://a.org/full")
     ("entries", "samples", "markers", "state"),
     [
         ([entry()], [sealed()], [], State.KEPT),
-        ([entry()], [sealed()], [marked(Marking.HOLD)], State.HELD),
-        ([entry()], [sealed()], [marked(Marking.HOLD), marked(Marking.DELETE)], State.HELD),
+        ([entry()], [sealed()], [marked(Kind.HOLD)], State.HELD),
+        ([entry()], [sealed()], [marked(Kind.HOLD), marked(Kind.DELETE)], State.HELD),
         ([], [sealed()], [], State.UNRECORDED),
         ([entry()], [], [], State.MISSING),
-        ([entry()], [], [marked(Marking.DELETE)], State.DELETED),
-        ([entry()], [sealed()], [marked(Marking.DELETE)], State.KEPT),
+        ([entry()], [], [marked(Kind.DELETE)], State.DELETED),
+        ([entry()], [sealed()], [marked(Kind.DELETE)], State.KEPT),
+        ([entry()], [sealed()], [marked(Kind.HOLD, rules=ELSEWHERE)], State.KEPT),
+        ([entry()], [], [marked(Kind.DELETE, rules=FOUR_EYES)], State.MISSING),
         ([HASH_ONLY], [], [], State.HASH_ONLY),
         ([HASH_ONLY, FULL], [], [], State.NOT_KEPT),
         ([HASH_ONLY, entry(media="mxc://a.org/b")], [], [], State.MISSING),
@@ -82,7 +85,7 @@ def test_records_without_a_hash_are_not_taken_for_one_content() -> None:
 
 
 def test_markers_of_what_is_gone_make_no_content() -> None:
-    assert fold([], [], [marked(Marking.HOLD)]) == []
+    assert fold([], [], [marked(Kind.HOLD)]) == []
 
 
 def test_a_sample_without_a_record_was_seen_when_it_was_stored() -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import pytest
+
+from scanner.errors import StoreError
 from scanner.ports import Store
+from scanner.quarantine import chain as module
 from scanner.quarantine.audit import Record, problems
 from scanner.quarantine.chain import Chain, Tail, read_heads, read_records, record_numbers
 from scanner.quarantine.layout import audit_key, head_key
+from scanner.stores.local import Local
 from tests.quarantine.people import SIGNERS
 from tests.quarantine.test_audit import KEYS, NAME, SCANNER
 
@@ -87,3 +93,28 @@ async def test_what_is_too_large_for_a_record_is_passed_over_unread(any_store: S
     await any_store.put(audit_key(2), b" " * 20_000)
     assert (await chain_of(any_store, "bob").append("deny", "b")).number == 3
     assert [problem.number for problem in problems(await read_records(any_store), [], KEYS)] == [2]
+
+
+class Undecided(Local):
+    """Says that it has what it cannot find, so many times."""
+
+    lies = 0
+
+    async def put(self, key: str, content: Path | bytes) -> bool:
+        if self.lies:
+            self.lies -= 1
+            return False
+        return await super().put(key, content)
+
+
+async def test_a_store_that_has_a_record_and_has_it_not_is_not_asked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STALL", 0.0)
+    store = Undecided(tmp_path)
+    store.lies = 3
+    assert (await chain_of(store, "alice").append("deny", "a")).number == 1
+    store.lies = 1_000
+    with pytest.raises(StoreError, match=r"000000002\.json: the store has it, and does not have it"):
+        await chain_of(store, "alice").append("deny", "b")
+    assert store.lies > 900

@@ -20,6 +20,7 @@ from scanner.quarantine.delivery_records import DeliveryRecord, opened
 from scanner.quarantine.layout import DELIVERIES, deliveries_key
 from scanner.stores.local import Local
 from scanner.verdict import IndexSecret
+from tests.contracts.event_sink import EventSinkContract
 from tests.fake_homeserver import until
 from tests.fakes import RecordingSink
 from tests.quarantine.test_outbox import HASHES, PRIVATE, detected, outbox
@@ -55,6 +56,13 @@ def told(directory: Path) -> list[DeliveryRecord]:
     """What waits to be shipped."""
     paths = (directory / "outbox").glob("records/v1+deliveries+*")
     return [opened(path.read_bytes(), [PRIVATE], HASHES.sha256) for path in paths]
+
+
+class TestDeliveries(EventSinkContract):
+    @pytest.fixture
+    async def sink(self, tmp_path: Path) -> AsyncIterator[Deliveries]:
+        async with replica(tmp_path) as deliveries:
+            yield deliveries
 
 
 async def test_a_detection_tells_who_was_given_it_before(tmp_path: Path) -> None:

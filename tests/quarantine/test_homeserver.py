@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from scanner.events import HomeserverTold, Occasion, Source
 from scanner.media import MediaRef
 from scanner.quarantine import homeserver as module
 from scanner.quarantine.homeserver import HomeserverQuarantine
+from tests.documented import ROOT
 from tests.fake_homeserver import until
 from tests.fakes import RecordingSink
 from tests.quarantine.test_outbox import HASHES, detected
@@ -89,10 +93,10 @@ async def test_a_detection_is_told_once(tmp_path: Path, homeserver: Homeserver) 
     sink = RecordingSink()
     async with telling(tmp_path, homeserver, sink) as quarantine:
         for _ in range(50):
-            quarantine(detected())
-        quarantine(detected("def"))
+            await quarantine.record(detected())
+        await quarantine.record(detected("def"))
         await until(lambda: len(homeserver.told) == 2)
-        quarantine(detected())
+        await quarantine.record(detected())
         await asyncio.sleep(0.1)
     assert homeserver.told == [f"quarantined {ABC}", f"quarantined {DEF}"]
     assert sink.of(HomeserverTold) == [HomeserverTold(ABC, "quarantined"), HomeserverTold(DEF, "quarantined")]
@@ -110,7 +114,7 @@ async def test_what_is_only_observed_uploaded_or_without_a_name_is_not_told(
     ]
     async with telling(tmp_path, homeserver) as quarantine:
         for each in occasions:
-            quarantine(each)
+            await quarantine.record(each)
         await asyncio.sleep(0.1)
     assert homeserver.tries == 0
 
@@ -119,14 +123,14 @@ async def test_a_release_undoes_all_of_a_content_and_a_new_detection_that(
     tmp_path: Path, homeserver: Homeserver
 ) -> None:
     async with telling(tmp_path, homeserver) as quarantine:
-        quarantine(detected())
-        quarantine(detected("def"))
-        quarantine.want("cd" * 32, MediaRef("example.org", "other"))
+        await quarantine.record(detected())
+        await quarantine.record(detected("def"))
+        await quarantine.want("cd" * 32, MediaRef("example.org", "other"))
         await until(lambda: len(homeserver.told) == 3)
         quarantine.release(HASHES.sha256)
         await until(lambda: len(homeserver.told) == 5)
         assert set(homeserver.told[3:]) == {f"released {ABC}", f"released {DEF}"}
-        quarantine(detected())
+        await quarantine.record(detected())
         await until(lambda: len(homeserver.told) == 6)
     assert homeserver.told[5] == f"quarantined {ABC}"
 
@@ -135,7 +139,7 @@ async def test_what_analysts_released_is_released_after_a_restart_as_well(
     tmp_path: Path, homeserver: Homeserver
 ) -> None:
     async with telling(tmp_path, homeserver) as quarantine:
-        quarantine(detected())
+        await quarantine.record(detected())
         await until(lambda: len(homeserver.told) == 1)
     async with telling(tmp_path, homeserver) as quarantine, running(quarantine, frozenset({HASHES.sha256})):
         await until(lambda: len(homeserver.told) == 2)
@@ -145,7 +149,7 @@ async def test_what_analysts_released_is_released_after_a_restart_as_well(
 async def test_it_is_tried_until_the_homeserver_is_back(tmp_path: Path, homeserver: Homeserver) -> None:
     sink, homeserver.away = RecordingSink(), True
     async with telling(tmp_path, homeserver, sink) as quarantine:
-        quarantine(detected())
+        await quarantine.record(detected())
         await until(lambda: homeserver.tries >= 3)
         assert quarantine.pending == 1
         homeserver.away = False
@@ -158,7 +162,7 @@ async def test_it_is_tried_until_the_homeserver_is_back(tmp_path: Path, homeserv
 async def test_what_could_not_be_told_survives_a_restart(tmp_path: Path, homeserver: Homeserver) -> None:
     homeserver.away = True
     async with telling(tmp_path, homeserver) as quarantine:
-        quarantine(detected())
+        await quarantine.record(detected())
     homeserver.away = False
     async with telling(tmp_path, homeserver):
         await until(lambda: homeserver.told == [f"quarantined {ABC}"])
@@ -167,10 +171,10 @@ async def test_what_could_not_be_told_survives_a_restart(tmp_path: Path, homeser
 async def test_a_media_that_always_fails_is_in_nobodys_way(tmp_path: Path, homeserver: Homeserver) -> None:
     homeserver.poison = ABC
     async with telling(tmp_path, homeserver) as quarantine:
-        quarantine(detected())
+        await quarantine.record(detected())
         await until(lambda: homeserver.tries >= 1)
         for name in ("one", "two", "three"):
-            quarantine(detected(name))
+            await quarantine.record(detected(name))
         await until(lambda: len(homeserver.told) == 3)
 
 
@@ -179,7 +183,7 @@ async def test_a_problem_is_one_only_after_minutes(
 ) -> None:
     homeserver.away = True
     async with telling(tmp_path, homeserver) as quarantine:
-        quarantine(detected())
+        await quarantine.record(detected())
         await until(lambda: homeserver.tries >= 2)
         assert quarantine.problem == ""
         monkeypatch.setattr(module, "_LONG", 0.0)
@@ -193,18 +197,80 @@ async def test_nothing_is_forgotten_while_the_list_cannot_be_written(
 ) -> None:
     sink = RecordingSink()
     async with telling(tmp_path / "away", homeserver, sink) as quarantine:
-        quarantine(detected())
+        await quarantine.record(detected())
         await until(lambda: bool(sink.of(HomeserverTold)))
         assert sink.of(HomeserverTold)[0].media == ""
         (tmp_path / "away").mkdir()
         await until(lambda: homeserver.told == [f"quarantined {ABC}"])
 
 
-async def test_a_detection_costs_its_request_nothing(tmp_path: Path, homeserver: Homeserver) -> None:
+async def test_only_the_first_of_a_media_waits_for_the_file(tmp_path: Path, homeserver: Homeserver) -> None:
     homeserver.away = True
     async with telling(tmp_path, homeserver) as quarantine:
-        events = [detected(str(number)) for number in range(5_000)]
+        await quarantine.record(detected())
+        event = detected()
         began = time.process_time()
-        for event in events:
-            quarantine(event)
+        for _ in range(5_000):
+            await quarantine.record(event)
         assert time.process_time() - began < 0.25
+
+
+async def test_many_at_once_are_written_together(tmp_path: Path, homeserver: Homeserver) -> None:
+    homeserver.away = True
+    async with telling(tmp_path, homeserver) as quarantine:
+        began = time.monotonic()
+        await asyncio.gather(*(quarantine.record(detected(str(number))) for number in range(1_000)))
+        assert time.monotonic() - began < 1.0
+        assert len(listed(tmp_path)) == 1_000
+
+
+async def test_no_refusal_waits_for_a_file_that_somebody_locks(
+    tmp_path: Path, homeserver: Homeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    async with telling(tmp_path, homeserver) as quarantine:
+        await quarantine.record(detected())
+        with closing(sqlite3.connect(tmp_path / "list.sqlite")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            await quarantine.record(detected("def"))
+            assert time.monotonic() - began < 1.0
+            other.rollback()
+        await until(lambda: len(homeserver.told) == 2, 5)
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from scanner.quarantine.homeserver import HomeserverQuarantine
+from tests.quarantine.test_outbox import detected
+
+async def never(ref):
+    await asyncio.sleep(60)
+
+async def main():
+    there = HomeserverQuarantine(
+        Path(sys.argv[1]) / "list.sqlite", quarantine=never, release=never, publish=lambda event: None
+    )
+    async with there:
+        running = asyncio.create_task(there.run())
+        await asyncio.gather(*(there.record(detected(str(number))) for number in range(20)))
+        os.kill(os.getpid(), signal.SIGKILL)  # here the refusals go out
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_what_was_recorded_survives_a_sigkill(tmp_path: Path, homeserver: Homeserver) -> None:
+    command = [sys.executable, "-c", _KILLED, str(tmp_path)]
+    killed = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    assert await killed.wait() == -signal.SIGKILL
+    assert len(listed(tmp_path)) == 20
+    async with telling(tmp_path, homeserver):
+        await until(lambda: len(homeserver.told) == 20)
+
+
+def listed(directory: Path) -> list[str]:
+    with closing(sqlite3.connect(directory / "list.sqlite")) as connection:
+        return [media for (media,) in connection.execute("SELECT name FROM media")]

@@ -1,66 +1,153 @@
-"""Holds and deletions, as the store lists them."""
+"""Holds and deletions: signed, and what counts of them."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+import time
+from dataclasses import replace
 
 import pytest
 
-from scanner.ports import Stored
-from scanner.quarantine.markers import Marker, Marking, is_held, new_marker
+from scanner.quarantine.actions import NEVER, Approval, Kind, Rules, Signed, Standing
+from scanner.quarantine.markers import Marker, content_of, counting, is_held, new_marker
+from tests.quarantine.people import (
+    ANALYSTS,
+    FOUR_EYES,
+    HOUR,
+    MALLORY,
+    NOBODY,
+    SHA256,
+    TWO_EYES,
+    approved,
+    marker,
+    signed,
+    statement,
+)
 
-SHA256 = "ab" * 32
-AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
-
-
-def marker(what: Marking, at: datetime = AT, stored: float = 0.0) -> Marker:
-    key, content = new_marker(SHA256, what, by="alice", reason="why", at=at, nonce="01234567")
-    found = Marker.of(Stored(key, len(content), stored))
-    assert found is not None
-    return found
-
-
-def test_its_name_says_what_and_when_and_its_content_who_and_why() -> None:
-    key, content = new_marker(SHA256, Marking.HOLD, by="alice", reason="a case", at=AT, nonce="89abcdef01")
-    found = Marker.of(Stored(key, 1, 2.0))
-    assert found == Marker(key, SHA256, Marking.HOLD, AT, 2.0)
-    assert key.endswith("-hold-89abcdef.json")
-    assert json.loads(content).items() >= {"by": "alice", "reason": "a case", "sha256": SHA256}.items()
+NOW = int(time.time())
 
 
-def test_it_stays_under_two_kilobytes_whatever_is_said() -> None:
-    _, content = new_marker(
-        SHA256, Marking.DELETE, by="\U0001f600" * 999, reason="\U0001f600" * 999, at=AT, nonce="0" * 8
-    )
-    assert len(content) < 2048
+def test_its_name_says_when_and_what_and_nobody_knows_it_before() -> None:
+    what = signed(Kind.HOLD, issued=1_000_000)
+    key, content = new_marker(what)
+    assert content_of(key) == SHA256
+    assert "/19700112T134640Z-hold-" in key
+    assert key != new_marker(what)[0]
+    assert json.loads(content).items() >= {"author": "alice", "reason": "a false positive"}.items()
+
+
+def test_it_stays_under_four_kilobytes_whatever_is_said() -> None:
+    what = signed(Kind.DELETE, reason="\U0001f600" * 250, store="x" * 200)
+    assert len(new_marker(what, approved(what, "bob"))[1]) < 4096
 
 
 @pytest.mark.parametrize(
     "key",
-    [
-        "v1/markers/x/20261121T120000.000000Z-hold-01234567.json",
-        f"v1/markers/{SHA256}/20261121T120000.000000Z-steal-01234567.json",
-        f"v1/markers/{SHA256}/20261399T120000.000000Z-hold-01234567.json",
-        f"v1/markers/{SHA256}/../20261121T120000.000000Z-hold-01234567.json",
-    ],
+    ["v1/markers/x/a.json", f"v1/markers/{SHA256}/a", f"v1/markers/{SHA256}/../a.json", "v1/markers/readme"],
 )
 def test_what_has_no_such_name_is_no_marker(key: str) -> None:
-    assert Marker.of(Stored(key, 1, 0.0)) is None
+    assert content_of(key) == ""
 
 
-def test_the_last_one_counts_by_the_clock_of_the_store() -> None:
-    slow_clock = AT - timedelta(days=1)
+# -- which count ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Kind.HOLD, Kind.UNHOLD, Kind.DELETE])
+def test_one_that_an_analyst_signed_counts(kind: Kind) -> None:
+    assert marker(signed(kind)).counts
+
+
+def test_forged_ones_are_ignored() -> None:
+    for forged in (
+        Signed.by(MALLORY, statement(Kind.HOLD)),
+        Signed(statement(Kind.HOLD), ""),
+        Signed(statement(Kind.HOLD, reason="another"), signed(Kind.HOLD).signature),
+        signed(Kind.HOLD, author="dave"),
+    ):
+        found = marker(forged)
+        assert (found.counts, found.standing) == (False, Standing.FORGED)
+        assert not is_held([found])
+
+
+def test_one_for_another_store_is_ignored() -> None:
+    assert marker(signed(Kind.HOLD), rules=Rules("another", ANALYSTS)).standing is Standing.OTHER_STORE
+
+
+def test_one_that_lies_beside_another_content_is_ignored() -> None:
+    _, content = new_marker(signed(Kind.HOLD))
+    other = f"v1/markers/{'00' * 32}/x.json"
+    assert Marker.read(other, content, TWO_EYES, NOW).standing is Standing.MALFORMED
+    assert not Marker.read(other, content, NOBODY, NOW).counts
+
+
+@pytest.mark.parametrize("kind", [Kind.RELEASE, Kind.ALLOW, Kind.EXPORT])
+def test_other_statements_are_no_markers(kind: Kind) -> None:
+    assert marker(signed(kind)).standing is Standing.MALFORMED
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b"\xff"])
+def test_what_is_none_is_ignored_even_where_nobody_checks(data: bytes) -> None:
+    found = Marker.read(new_marker(signed(Kind.HOLD))[0], data, NOBODY, NOW)
+    assert (found.said, found.counts) == (None, False)
+
+
+def test_with_four_eyes_a_hold_needs_one_signature_and_a_deletion_two() -> None:
+    hold, delete = signed(Kind.HOLD), signed(Kind.DELETE)
+    assert marker(hold, rules=FOUR_EYES).counts
+    assert marker(delete, rules=FOUR_EYES).standing is Standing.WAITING
+    assert marker(delete, approved(delete, "bob"), FOUR_EYES).counts
+    assert marker(delete, Approval("bob", delete.signature), FOUR_EYES).standing is Standing.FORGED
+    own = signed(Kind.DELETE, author="bob")
+    assert marker(own, approved(own, "bob"), FOUR_EYES).standing is Standing.SELF_APPROVED
+
+
+def test_a_deletion_stays_one_when_its_approval_is_over_and_a_hold_ends_with_its_expiry() -> None:
+    delete, hold = (
+        signed(kind, issued=NOW - 2 * HOUR, expires=NOW - HOUR) for kind in (Kind.DELETE, Kind.HOLD)
+    )
+    assert marker(delete).counts
+    assert marker(hold).standing is Standing.EXPIRED
+    assert marker(replace_expiry(hold)).counts
+
+
+def replace_expiry(what: Signed) -> Signed:
+    return signed(Kind.HOLD, issued=what.statement.issued, expires=NEVER)
+
+
+def test_a_hold_by_a_clock_that_is_ahead_holds() -> None:
+    assert marker(signed(Kind.HOLD, issued=NOW + 9 * HOUR, expires=NEVER)).counts
+
+
+def test_where_nobody_is_listed_what_stands_there_is_believed() -> None:
+    found = marker(Signed(statement(Kind.HOLD), ""), rules=NOBODY)
+    assert (found.counts, found.standing) == (True, None)
+
+
+# -- what they say -------------------------------------------------------------------------------
+
+
+def test_the_last_one_counts_by_the_time_that_was_signed() -> None:
+    hold, unhold = marker(signed(Kind.HOLD, issued=NOW)), marker(signed(Kind.UNHOLD, issued=NOW + 1))
     assert not is_held([])
-    assert is_held([marker(Marking.HOLD)])
-    assert not is_held([marker(Marking.HOLD, AT, 10.0), marker(Marking.UNHOLD, slow_clock, 20.0)])
-    assert is_held([marker(Marking.UNHOLD, AT, 10.0), marker(Marking.HOLD, slow_clock, 20.0)])
+    assert is_held([hold])
+    assert not is_held([unhold, hold])
+    assert is_held([marker(signed(Kind.HOLD, issued=NOW + 2)), unhold, hold])
 
 
-def test_within_a_second_the_clock_of_the_workstation_decides() -> None:
-    later = AT + timedelta(milliseconds=300)
-    assert not is_held([marker(Marking.UNHOLD, later, 10.2), marker(Marking.HOLD, AT, 10.0)])
+def test_of_two_at_once_the_hold_counts() -> None:
+    both = [marker(signed(kind, issued=NOW)) for kind in (Kind.HOLD, Kind.UNHOLD)]
+    assert is_held(both)
+    assert is_held(reversed(both))
+
+
+def test_an_old_hold_that_is_put_again_holds_nothing() -> None:
+    hold = signed(Kind.HOLD, issued=NOW)
+    ended = [marker(hold), marker(signed(Kind.UNHOLD, issued=NOW + 1))]
+    assert not is_held([*ended, marker(hold)])
 
 
 def test_a_deletion_says_nothing_of_a_hold() -> None:
-    assert is_held([marker(Marking.HOLD, AT, 1.0), marker(Marking.DELETE, AT, 9.0)])
+    markers = [marker(signed(Kind.HOLD)), marker(signed(Kind.DELETE, issued=NOW + 9))]
+    assert is_held(markers)
+    assert [said.action for said in counting(markers, Kind.DELETE)] == [Kind.DELETE]
+    assert counting([replace(each, standing=Standing.FORGED) for each in markers], Kind.DELETE) == []

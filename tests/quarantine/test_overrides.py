@@ -16,7 +16,7 @@ from scanner.events import ActionJudged, ActionsUnread
 from scanner.ports import Store, Stored
 from scanner.quarantine.action_store import Actions
 from scanner.quarantine.actions import Filed, Kind, Rules, Signed, Standing
-from scanner.quarantine.layout import action_key
+from scanner.quarantine.layout import NONCES, action_key, nonce_key
 from scanner.quarantine.overrides import StoredOverrides
 from scanner.stores.local import Local
 from scanner.verdict import IndexSecret
@@ -181,16 +181,50 @@ async def test_what_is_no_statement_is_refused(store: Local) -> None:
 async def test_replayed_statement_is_refused_by_whoever_sees_it(any_store: Store) -> None:
     """Put again under another name, when the first one is gone."""
     what = signed()
-    await any_store.put(action_key("first"), what.to_json())
+    name = await Actions(any_store).file(what)
     witness = Replica(any_store)
     assert await witness.allows()
-    await any_store.delete(action_key("first"))
-    await any_store.put(action_key("second"), what.to_json())
+    await any_store.delete(action_key(name))
+    await any_store.put(action_key(f"{name}-again"), what.to_json())
     await witness.allows()
     assert witness.said == [Standing.APPROVED, Standing.REPLAYED]
     another = Replica(any_store)
     assert await another.allows() is None
     assert another.said == [Standing.REPLAYED]
+
+
+async def test_nobody_keeps_a_statement_from_counting_who_takes_its_nonce_first(any_store: Store) -> None:
+    """Whoever may put could do that: a `deny` must hold all the same, and be noted."""
+    what = signed(Kind.DENY)
+    await any_store.put(nonce_key(what.statement.nonce), b"20260101T000000Z-00000000")
+    await any_store.put(action_key("20260101T000000Z-00000000"), signed_by_nobody(what).to_json())
+    replica = Replica(any_store)
+    name = await Actions(any_store).file(what)
+    assert await replica.allows() is False
+    assert replica.said == [Standing.FORGED, Standing.APPROVED]
+    assert replica.notes == [("deny in force", f"{SHA256} {name}")]
+
+
+def signed_by_nobody(what: Signed) -> Signed:
+    return Signed.by(MALLORY, what.statement)
+
+
+async def test_what_counts_is_in_force_although_nonces_cannot_be_written(tmp_path: Path) -> None:
+    store = Unusable(tmp_path / "store")
+    replica = Replica(store)
+    await Actions(store).file(signed(Kind.DENY))
+    with pytest.raises(StoreError):
+        await replica.overrides.refresh()
+    assert replica.overrides.count() == 1
+
+
+class Unusable(Local):
+    """Takes no nonces."""
+
+    async def put(self, key: str, content: Path | bytes) -> bool:
+        if key.startswith(NONCES):
+            raise StoreError("denied")
+        return await super().put(key, content)
 
 
 async def test_each_statement_is_noted_once_by_all_replicas_together(any_store: Store) -> None:
@@ -276,8 +310,7 @@ class Listed(Actions):
 async def test_many_statements_do_not_hold_up_the_event_loop(store: Local) -> None:
     """A site has thousands of them after some years, and they are gone through every few seconds."""
     for number in range(300):
-        said = signed(Kind.DENY, sha256=f"{number:064x}")
-        await store.put(action_key(f"{number:08}"), said.to_json())
+        await Actions(store).file(signed(Kind.DENY, sha256=f"{number:064x}"))
     replica = Replica(store)
     overrides = StoredOverrides(
         Listed(store),

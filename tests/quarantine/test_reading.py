@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from scanner.quarantine.actions import Kind, Signed
 from scanner.quarantine.catalogue import Query, State
-from scanner.quarantine.markers import Marking, new_marker
+from scanner.quarantine.markers import new_marker
 from scanner.quarantine.reading import markers_of, read_catalogue, read_samples
 from scanner.stores.local import Local
+from tests.quarantine.people import NOBODY, TWO_EYES, signed, statement
 from tests.quarantine.stock import NOW, digest, put_record, put_sample
 
 
@@ -24,7 +26,7 @@ async def test_everything_is_read_and_counted_on_the_way(store: Local) -> None:
     for number in range(70):
         await put_record(store, media=f"mxc://a.org/{number}")
     heard: list[tuple[int, int]] = []
-    catalogue = await read_catalogue(store, progress=lambda *counts: heard.append(counts))
+    catalogue = await read_catalogue(store, NOBODY, progress=lambda *counts: heard.append(counts))
     [content] = catalogue.contents
     assert (content.state, len(content.entries), content.samples[0].key) == (State.KEPT, 70, name)
     assert heard == [(32, 70), (64, 70), (70, 70)]
@@ -32,7 +34,7 @@ async def test_everything_is_read_and_counted_on_the_way(store: Local) -> None:
 
 
 async def test_an_empty_store_is_an_empty_catalogue(store: Local) -> None:
-    assert (await read_catalogue(store)).contents == ()
+    assert (await read_catalogue(store, NOBODY)).contents == ()
 
 
 async def test_what_is_nothing_of_ours_is_named_and_hides_nothing(store: Local) -> None:
@@ -40,7 +42,7 @@ async def test_what_is_nothing_of_ours_is_named_and_hides_nothing(store: Local) 
     bad = "v1/detections/2026/11/21/" + "0" * 32 + ".json"
     for key in (bad, "v1/detections/notes.txt", "v1/objects/notes.txt"):
         await store.put(key, b"{}")
-    catalogue = await read_catalogue(store)
+    catalogue = await read_catalogue(store, NOBODY)
     assert len(catalogue.contents) == 1
     assert set(catalogue.strange) == {bad, "v1/detections/notes.txt", "v1/objects/notes.txt"}
 
@@ -50,22 +52,34 @@ async def test_what_is_not_meant_is_not_read(store: Local) -> None:
     await put_record(store, media="mxc://a.org/new")
     heard: list[tuple[int, int]] = []
     query = Query(since=NOW - timedelta(hours=1))
-    catalogue = await read_catalogue(store, query, lambda *counts: heard.append(counts))
+    catalogue = await read_catalogue(store, NOBODY, query, lambda *counts: heard.append(counts))
     assert heard == [(1, 1)]
     assert len(catalogue.contents[0].entries) == 1
 
 
-async def test_samples_and_markers_are_known_by_their_names_alone(store: Local) -> None:
+async def test_samples_are_known_by_their_names_alone(store: Local) -> None:
     await put_sample(store, b"sample")
-    sha256 = digest(b"sample")
-    for name, nonce in ((sha256, "0" * 8), ("ff" * 32, "1" * 8)):
-        await store.put(*new_marker(name, Marking.HOLD, by="a", reason="b", at=NOW, nonce=nonce))
-    await store.put(f"v1/markers/{sha256}/readme", b"")
     samples, strange = await read_samples(store)
-    assert [sample.sha256 for sample in samples] == [sha256]
+    assert [sample.sha256 for sample in samples] == [digest(b"sample")]
     assert strange == []
-    assert [marker.sha256 for marker in await markers_of(store, sha256)] == [sha256]
-    assert len(await markers_of(store)) == 2
+
+
+async def test_markers_that_do_not_count_and_what_is_none_are_named(store: Local) -> None:
+    sha256 = digest(b"sample")
+    await put_sample(store, b"sample")
+    said = statement(Kind.HOLD, sha256=sha256)
+    genuine, forged = new_marker(signed(Kind.HOLD, sha256=sha256)), new_marker(Signed(said, ""))
+    elsewhere = new_marker(signed(Kind.HOLD, sha256="ff" * 32))
+    for each in (genuine, forged, elsewhere):
+        await store.put(*each)
+    for name in ("readme", f"{sha256}/huge.json"):
+        await store.put(f"v1/markers/{name}", b" " * 20_000)
+    markers = await markers_of(store, TWO_EYES, sha256)
+    assert {(marker.key, marker.counts) for marker in markers} == {(genuine[0], True), (forged[0], False)}
+    catalogue = await read_catalogue(store, TWO_EYES)
+    assert [marker.key for marker in catalogue.ignored] == [forged[0]]
+    assert len(catalogue.strange) == 2
+    assert (await read_catalogue(store, NOBODY)).ignored == ()
 
 
 async def test_what_is_too_large_for_a_record_is_not_fetched(
@@ -81,6 +95,6 @@ async def test_what_is_too_large_for_a_record_is_not_fetched(
         return await Local.get(store, key)
 
     monkeypatch.setattr(store, "get", get)
-    catalogue = await read_catalogue(store)
+    catalogue = await read_catalogue(store, NOBODY)
     assert fetched == [kept]
     assert catalogue.strange == (huge,)

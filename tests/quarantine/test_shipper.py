@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scanner.errors import StoreError
-from scanner.events import QuarantineFailed, QuarantineStored
+from scanner.events import QuarantineFailed, QuarantineReplaced, QuarantineStored
 from scanner.quarantine import shipper as shipper_module
 from scanner.quarantine.shipper import Shipper
 from scanner.stores.local import Local
@@ -22,13 +22,17 @@ from tests.quarantine.test_outbox import VERDICT, detected, kept, of_sha256, out
 
 
 class Flaky(Local):
-    """A store that is away while `away`, stalls while `stalled`, and takes no name with `refused` in it."""
+    """A store that is away while `away`, and stalls while `stalled`.
+
+    It takes no name with `refused` in it, and if it `replaces`, each name again.
+    """
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.away = False
         self.stalled = False
         self.refused = ""
+        self.replaces = False
         self.tries = 0
 
     async def put(self, key: str, content: Path | bytes) -> bool:
@@ -37,7 +41,7 @@ class Flaky(Local):
             await asyncio.sleep(60)
         if self.away or (self.refused and self.refused in key):
             raise StoreError("gone")
-        return await super().put(key, content)
+        return await super().put(key, content) or self.replaces
 
 
 @asynccontextmanager
@@ -125,6 +129,42 @@ async def test_two_replicas_store_once(tmp_path: Path, store: Flaky, sink: Recor
                 await until(lambda box=box: not box.pending)  # type: ignore[misc]
     assert [event.new for event in sink.of(QuarantineStored)] == [True, True, False, False]
     assert len(await keys(store)) == 2
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+async def test_a_store_that_replaces_what_it_has_is_told_of_once(
+    tmp_path: Path, store: Flaky, sink: RecordingSink, replaces: bool
+) -> None:
+    store.replaces = replaces
+    async with outbox(tmp_path, sink) as box:
+        await kept(box, b"sample")
+        for media_id in "abc":
+            await box.record(detected(media_id))
+        async with shipping(Shipper(box, store, sink)):
+            await until(lambda: not box.pending)
+    assert len(sink.of(QuarantineReplaced)) == int(replaces)
+    assert store.tries == 5
+
+
+async def test_a_store_that_goes_away_meanwhile_is_looked_at_later(
+    tmp_path: Path, store: Flaky, sink: RecordingSink
+) -> None:
+    class Once(Flaky):
+        """Takes one thing, then nothing for a while."""
+
+        async def put(self, key: str, content: Path | bytes) -> bool:
+            self.away = self.tries == 1
+            return await super().put(key, content)
+
+    store = Once(tmp_path / "store")
+    store.replaces = True
+    async with outbox(tmp_path, sink) as box, shipping(Shipper(box, store, sink)):
+        await box.record(detected("a"))
+        await until(lambda: not box.pending)
+        assert not sink.of(QuarantineReplaced)
+        await box.record(detected("b"))
+        await until(lambda: len(sink.of(QuarantineReplaced)) == 1)
+        await until(lambda: not box.pending)
 
 
 async def test_what_a_killed_process_left_is_shipped_by_the_next(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from scanner.ports import Stored
+from scanner.quarantine.actions import Kind, Signed
 from scanner.quarantine.catalogue import Entry, SealedSample, fold
-from scanner.quarantine.markers import Marker, Marking, new_marker
+from scanner.quarantine.markers import Marker
 from scanner.quarantine.upkeep import Plan, purge_plan
+from tests.quarantine.people import marker, signed, statement
 from tests.quarantine.stock import NOW, a_record, digest, record_key, sample_key
 
 CUTOFF = NOW - timedelta(days=90)
@@ -56,7 +58,10 @@ def test_a_sample_without_a_record_goes_by_its_own_age() -> None:
 
 
 def test_what_is_held_stays_whatever_its_age_and_is_counted() -> None:
-    key, _ = new_marker(digest(b"sample"), Marking.HOLD, by="a", reason="b", at=OLD, nonce="0" * 8)
-    hold = Marker.of(Stored(key, 1, 0.0))
-    assert hold is not None
+    hold = marker(signed(Kind.HOLD, sha256=digest(b"sample")))
     assert plan([detected(OLD)], [stored(OLD)], [hold]) == Plan((), (), (), 1)
+
+
+def test_a_hold_that_nobody_signed_holds_nothing() -> None:
+    hold = marker(Signed(statement(Kind.HOLD, sha256=digest(b"sample")), ""))
+    assert plan([detected(OLD)], [stored(OLD)], [hold]).held == 0

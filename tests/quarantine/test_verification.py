@@ -10,6 +10,7 @@ from scanner.crypto.envelope import Mode
 from scanner.quarantine.reading import read_catalogue
 from scanner.quarantine.verification import Problem, Sound, examine, unaccounted
 from scanner.stores.local import Local
+from tests.quarantine.people import NOBODY
 from tests.quarantine.stock import OTHER, SOC, envelope, put_record, put_sample, sample_key
 
 
@@ -19,7 +20,7 @@ def store(tmp_path: Path) -> Local:
 
 
 async def found(store: Local, *keys: bytes) -> list[Problem | Sound]:
-    contents = (await read_catalogue(store)).contents
+    contents = (await read_catalogue(store, NOBODY)).contents
     samples = [sample for content in contents for sample in content.samples]
     return [each async for each in examine(store, samples, keys)]
 
@@ -66,7 +67,7 @@ async def test_records_without_samples_and_samples_without_records_are_named(sto
     for content in (b"both", b"gone"):
         await put_record(store, content)
     await put_record(store, b"hash", sample=None, missing="hash_only")
-    problems = unaccounted((await read_catalogue(store)).contents)
+    problems = unaccounted((await read_catalogue(store, NOBODY)).contents)
     assert {(problem.key, problem.problem) for problem in problems} == {
         (alone, "no record names it"),
         (sample_key(b"gone"), "missing; records that name it: 1"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 from aiobotocore.session import get_session
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from scanner.errors import ConfigError, StoreError
@@ -191,6 +192,133 @@ async def test_what_is_put_is_locked_where_that_is_asked_for(endpoint: str) -> N
         stored = await client.head_object(Bucket=bucket, Key=KEY)
         assert stored["ObjectLockMode"] == "GOVERNANCE"
         assert 3500 < stored["ObjectLockRetainUntilDate"].timestamp() - time.time() < 3700
+
+
+async def test_what_is_held_nobody_deletes_for_good_until_it_is_let_go(endpoint: str) -> None:
+    bucket = f"b{uuid.uuid4().hex}"
+    async with get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1") as client:
+        await client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+        async with S3(Bucket(bucket, "site/", endpoint)) as store:
+            await store.put(KEY, b"x")
+            version = (await client.head_object(Bucket=bucket, Key=f"site/{KEY}"))["VersionId"]
+            assert await store.hold(KEY, True)
+            with pytest.raises(ClientError, match="AccessDenied"):
+                await client.delete_object(Bucket=bucket, Key=f"site/{KEY}", VersionId=version)
+            assert await store.hold(KEY, False)
+            await client.delete_object(Bucket=bucket, Key=f"site/{KEY}", VersionId=version)
+            with pytest.raises(StoreError, match="refuses"):
+                await store.hold(KEY, True)
+
+
+async def test_a_bucket_without_lock_holds_nothing_and_is_asked_nothing_more(store: S3) -> None:
+    await store.put(KEY, b"x")
+    assert not await store.hold(KEY, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (head("403 Forbidden", [("Content-Length", "0")]), "refuses: 403"),
+        (head("404 Not Found", [("Content-Length", "0")]), "refuses: 404"),
+        (SILENCE, "in time"),
+    ],
+)
+async def test_whether_a_bucket_can_hold_is_not_guessed(answer: bytes | None, said: str) -> None:
+    async with saying(answer) as url, S3(Bucket("b", "", url), deadline=0.5) as store:
+        with pytest.raises(StoreError, match=said):
+            await store.hold(KEY, True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        head("501 Not Implemented", [("Content-Length", "0")]),
+        head("200 OK", [("Content-Length", "23")]) + b"<ListBucketResult/>    ",
+    ],
+)
+async def test_a_server_that_knows_no_locks_holds_nothing(answer: bytes) -> None:
+    """And is not sent what it would take for the object's new content."""
+    async with saying(answer) as url, S3(Bucket("b", "", url), deadline=2) as store:
+        assert not await store.hold(KEY, True)
+
+
+HELD_LOCK = (
+    b"<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>"
+)
+
+
+@asynccontextmanager
+async def listening(answers: Mapping[bytes, bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """The URL of a server that gives the answer whose key stands in a request's head, and the heads."""
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        body = next((said for key, said in answers.items() if key in heads[-1]), b"")
+        fields = [("Content-Length", str(len(body))), ("ETag", '"x"'), ("Connection", "close")]
+        writer.write(CONTINUE + head("200 OK", fields) + body)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+
+
+async def test_a_hold_brings_its_checksum() -> None:
+    async with listening({b"?object-lock": HELD_LOCK}) as (url, heads), S3(Bucket("b", "", url)) as store:
+        assert await store.hold(KEY, True)
+    assert b"?legal-hold" in heads[1]
+    assert b"content-md5: " in heads[1].lower()
+
+
+def profile(file: Path, key: str) -> None:
+    file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {uuid.uuid4().hex}\n")
+
+
+def tear(file: Path, content: bytes | None) -> None:
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+
+
+@pytest.fixture
+def credentials_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    return tmp_path / "credentials"
+
+
+async def test_credentials_in_a_file_are_read_again_when_it_changes(credentials_file: Path) -> None:
+    profile(credentials_file, "FIRST")
+    async with listening({}) as (url, heads), S3(Bucket("b", "", url)) as store:
+        await store.put(KEY, b"x")
+        profile(credentials_file, "SECOND")
+        await store.put(KEY, b"x")
+    assert [b"Credential=FIRST/" in heads[0], b"Credential=SECOND/" in heads[1]] == [True, True]
+
+
+@pytest.mark.parametrize("torn", [b"", b"[defau", b"[default]\naws_access_key_id = SECOND\n", b"\xff", None])
+async def test_while_somebody_writes_the_file_what_it_held_before_counts(
+    credentials_file: Path, torn: bytes | None
+) -> None:
+    profile(credentials_file, "FIRST")
+    async with listening({}) as (url, heads), S3(Bucket("b", "", url)) as store:
+        tear(credentials_file, torn)
+        await store.put(KEY, b"x")
+        profile(credentials_file, "SECOND")
+        await store.put(KEY, b"x")
+    assert [b"Credential=FIRST/" in heads[0], b"Credential=SECOND/" in heads[1]] == [True, True]
+
+
+async def test_a_file_that_comes_later_is_found(credentials_file: Path) -> None:
+    async with listening({}) as (url, heads), S3(Bucket("b", "", url)) as store:
+        with pytest.raises(StoreError, match="no credentials"):
+            await store.put(KEY, b"x")
+        profile(credentials_file, "FIRST")
+        await store.put(KEY, b"x")
+    assert b"Credential=FIRST/" in heads[0]
 
 
 async def test_a_store_that_is_not_there_is_a_store_error() -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from scanner.errors import EngineError
 from scanner.events import Delivered, Detected, Observed, Overridden, Source, StageTimed
-from scanner.media import Sample
 from scanner.verdict import Hashes, IndexSecret, Outcome, Policy, Reason, Report, Verdict
 from scanner.web.inspection import Inspector
 from scanner.web.request import Request
@@ -131,15 +130,10 @@ async def test_while_the_policy_observes_what_is_denied_is_told_as_such(serve: S
 
 
 class Records:
-    """A Quarantine that notes what it is to write down."""
-
-    outcomes = frozenset({Outcome.FORBIDDEN})
+    """A Recorder that notes what it is to write down."""
 
     def __init__(self) -> None:
         self.recorded: list[Detected] = []
-
-    async def keep(self, sample: Sample, verdict: Verdict) -> bool:
-        return False
 
     async def record(self, detection: Detected) -> None:
         self.recorded.append(detection)
@@ -149,8 +143,8 @@ async def test_what_is_to_be_kept_has_a_record_although_its_sample_could_not_be_
     service: Service,
 ) -> None:
     """The disk was full: hash and record are all that is left of it."""
-    quarantine = Records()
-    inspector = Inspector(service.inspector.terms, service.events.append, IndexSecret(bytes(32)), quarantine)
+    recorders = [Records(), Records()]
+    inspector = Inspector(service.inspector.terms, service.events.append, IndexSecret(bytes(32)), recorders)
     report = Report("mime", Outcome.FORBIDDEN, "1", Reason.FORBIDDEN_TYPE)
     verdict = Verdict((report,), hashes=Hashes("ab" * 32, "cd" * 20, "ef" * 16), kept=False)
     inquiry = inspector.inquiry(
@@ -158,5 +152,5 @@ async def test_what_is_to_be_kept_has_a_record_although_its_sample_could_not_be_
     )
     decision = await inspector.settle(inquiry, verdict, 1)
     assert not decision.deliver
-    assert [each.verdict for each in quarantine.recorded] == [verdict]
+    assert [each.verdict for recorder in recorders for each in recorder.recorded] == [verdict, verdict]
     assert service.of(Detected) == []
