@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11 /usr/bin/python3.12 /usr/bi
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Tests wait as much as they compute: three at a time keep two cores busy.
+QUICK := $(PYTEST) -q -n 3 -m 'not (slow or real or long or alone)'
 
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 # With --require-hashes a mirror or a folder of wheels (PIP_INDEX_URL, PIP_FIND_LINKS) may serve the files, never choose
@@ -13,6 +15,8 @@ LOCK := $(BIN)/uv pip compile --quiet --no-config --generate-hashes --python-ver
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT PIP_NO_BINARY PIP_ONLY_BINARY
+# The tests start Python a thousand times: what was compiled is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,11 +34,12 @@ run: debian-run $(VENV)/.run ## scan in front of HOMESERVER, default http://127.
 	@deploy/run.sh
 
 check: debian-run lint types ## format, lint, types and the quick tests: under a minute
-	$(PYTEST) -q -n 2 -m 'not slow and not real and not long'
+	$(QUICK)
 
 test: debian-test lint types ## what CI runs: lint, types and every test but the long ones
-	$(PYTEST) -q -n 2 -m 'not slow and not real and not long'
-	$(PYTEST) -m '(slow or real) and not long'
+	$(QUICK)
+	$(PYTEST) -n 2 --dist loadscope -m '(slow or real) and not (long or alone)'
+	$(PYTEST) -m 'alone and not long'
 
 test-long: debian-test $(VENV)/.dev ## the tests that take longer than `make test` may
 	$(PYTEST) -m long

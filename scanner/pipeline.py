@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from copy import copy
 from dataclasses import replace
 from typing import Self
@@ -49,6 +49,9 @@ Identify = Callable[[Sample], Awaitable[str]]
 
 # A file that took too long may be judged in time when there is less to do.
 _TIME_LIMIT_TTL = 600.0
+# Samples whose plaintext is in memory without a slot, while they are written down.
+_SMALL_KEPT_AT_ONCE = 64
+_BIG_KEPT_AT_ONCE = 2
 _FAILURES = {
     "timeout": Reason.ENGINE_TIMEOUT,
     "eof": Reason.ENGINE_UNAVAILABLE,
@@ -85,6 +88,8 @@ class Pipeline:
         self._quarantine = quarantine
         self._keeps = quarantine.outcomes if quarantine is not None else frozenset[Outcome]()
         self._keep_encrypted = keep_encrypted
+        self._small_kept = asyncio.Semaphore(_SMALL_KEPT_AT_ONCE)
+        self._big_kept = asyncio.Semaphore(_BIG_KEPT_AT_ONCE)
         self._flights: SingleFlight[Hashable, Verdict] = SingleFlight(
             joined=lambda: publish(FlightJoined("local"))
         )
@@ -196,12 +201,13 @@ class Pipeline:
 
     async def _judge(self, sample: Sample, caller: str) -> Verdict:
         queued = time.monotonic()
-        async with self._slots.slot(sample.size, caller):
+        async with AsyncExitStack() as slot:
+            await slot.enter_async_context(self._slots.slot(sample.size, caller))
             self._publish(StageTimed("queue", time.monotonic() - queued))
             with self._timed("engine"):
                 async with sample.opened():
                     verdict = await self._verdict(await self._reports(sample), sample)
-                    return await self._kept(verdict, sample)
+                    return await self._kept(verdict, sample, slot)
 
     async def _reports(self, sample: Sample) -> tuple[Report, ...]:
         """All engines' at once; one after the other for a small sample, for which tasks cost too much."""
@@ -228,12 +234,17 @@ class Pipeline:
             return verdict
         return Verdict(reports, verdict.judged_at, await self._type(sample), await _hashes(sample))
 
-    async def _kept(self, verdict: Verdict, sample: Sample) -> Verdict:
-        """The verdict, once the quarantine has its sample: before that nobody is refused for it."""
+    async def _kept(self, verdict: Verdict, sample: Sample, slot: AsyncExitStack) -> Verdict:
+        """The verdict, once the quarantine has its sample: before that nobody is refused for it.
+
+        Who waits for a disk needs no `slot` for that, unless too many do.
+        """
         if self._quarantine is None or not self._is_to_keep(verdict, encrypted=sample.encrypted):
             return verdict
-        with self._timed("quarantine"):
-            return replace(verdict, kept=await self._quarantine.keep(sample, verdict))
+        async with self._small_kept if sample.size <= Slots.SMALL else self._big_kept:
+            await slot.aclose()
+            with self._timed("quarantine"):
+                return replace(verdict, kept=await self._quarantine.keep(sample, verdict))
 
     def _is_to_keep(self, verdict: Verdict, *, encrypted: bool) -> bool:
         """A verdict without its sample is not remembered: the next sight of the content brings it.

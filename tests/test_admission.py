@@ -286,6 +286,7 @@ async def test_a_reader_of_who_has_most_is_cut_while_another_waits(
         await settle()
 
 
+@pytest.mark.slow
 async def test_cut_reader_makes_room() -> None:
     share = Share(100, wait=5)
     room = await share.reserve(100, "x")

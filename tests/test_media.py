@@ -448,6 +448,7 @@ async def test_readers_of_one_sample_do_not_move_each_other(bodies: Bodies) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_twenty_megabytes_do_not_hold_the_event_loop(bodies: Bodies) -> None:
     """In processor time, so that a busy machine makes no difference; the best of some tries: 4 ms here."""
     ciphertext, key = encrypted(noise(LARGE))

@@ -24,6 +24,7 @@ from scanner.media import Body, BodyWriter, MediaRef, Sample
 from scanner.pipeline import Identify, Pipeline
 from scanner.verdict import Alias, ContentId, IndexSecret, Outcome, Reason, Report, Verdict, VerdictKey
 from scanner.verdict_cache.memory import Memory
+from tests.fake_homeserver import until
 from tests.fakes import RecordingSink, StubEngine, a_body, encrypted, encrypted_file_of, silent_engine
 
 REF = MediaRef("example.org", "theMedia")
@@ -64,6 +65,20 @@ class StubQuarantine:
     async def keep(self, sample: Sample, verdict: Verdict) -> bool:
         self.kept.append(sample.read(0, sample.size))
         return True
+
+
+class SlowQuarantine(StubQuarantine):
+    """Writes nothing until `gate` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keeping = 0
+        self.gate = asyncio.Event()
+
+    async def keep(self, sample: Sample, verdict: Verdict) -> bool:
+        self.keeping += 1
+        await self.gate.wait()
+        return await super().keep(sample, verdict)
 
 
 async def unidentified(sample: Sample) -> str:
@@ -572,6 +587,34 @@ async def test_deadline_of_the_first_caller_is_not_that_of_the_second(bench: Ben
     bench.engine.gate.set()
     assert (await patient).outcome is Outcome.CLEAN
     assert len(bench.engine.seen) == 1
+
+
+@pytest.mark.parametrize(("size", "slots"), [(10, 3), (Slots.SMALL + 1, 1)])
+async def test_nobody_waits_to_be_scanned_while_samples_are_written_down(size: int, slots: int) -> None:
+    """A disk that flushes slowly is no reason to let clean files wait."""
+    quarantine = SlowQuarantine()
+    bench = Bench(engines=[StubEngine(outcome=Outcome.INFECTED)], slots=Slots(1, 0.5), quarantine=quarantine)
+    samples = [encrypted(bytes([number]) * size) for number in range(slots)]
+    infected = [asyncio.create_task(bench.inspect_encrypted(*sample)) for sample in samples]
+    await until(lambda: quarantine.keeping == slots)
+    bench.engine.outcome = Outcome.CLEAN
+    assert (await bench.inspect(b"c" * size)).outcome is Outcome.CLEAN
+    assert not any(task.done() for task in infected)
+    quarantine.gate.set()
+    assert all(verdict.kept for verdict in await asyncio.gather(*infected))
+    assert len(quarantine.kept) == slots
+
+
+async def test_of_samples_that_are_written_down_so_many_alone_are_in_memory() -> None:
+    quarantine = SlowQuarantine()
+    bench = Bench(engines=[StubEngine(outcome=Outcome.INFECTED)], slots=Slots(1, 0.2), quarantine=quarantine)
+    big = Slots.SMALL + 1
+    infected = [asyncio.create_task(bench.inspect_encrypted(*encrypted(bytes([n]) * big))) for n in range(9)]
+    with pytest.raises(Unavailable, match="too many scans"):
+        await infected[-1]
+    assert quarantine.keeping < 4
+    quarantine.gate.set()
+    await asyncio.gather(*infected, return_exceptions=True)
 
 
 async def test_a_replaced_engine_is_asked_from_then_on_and_the_other_pipeline_keeps_its_own(

@@ -18,6 +18,7 @@ from scanner.cli.quarantine_store import Place
 from scanner.cli.statements import AsJson
 from scanner.config import Config
 from scanner.errors import ConfigError
+from scanner.key_files import read_small
 from scanner.quarantine.audit import Head, Keys, Problem, Record, digest, problems
 from scanner.quarantine.chain import read_heads, read_records
 
@@ -108,7 +109,7 @@ def _plain(text: str) -> Head | None:
 
 def _in_file(file: Path) -> Head:
     try:
-        text = file.read_text()
+        text = read_small(file).decode()
         if (plain := _plain(text)) is not None:
             return plain
         content = json.loads(text)

@@ -36,6 +36,7 @@ from scanner.quarantine.reading import markers_of
 
 # How long a colleague may take to approve.
 _WAITS = 7 * 86_400
+_SHOWN = 16
 
 
 @dataclass(frozen=True)
@@ -85,28 +86,34 @@ class Deeds:
         await self._mark(self._signed(self._statement(what, sha256, reason, after, NEVER)))
 
     async def mark_deleted(self, copies: Sequence[SealedSample], reason: str) -> str | None:
-        """As `mark`, of all that there is of one content; with four eyes only if a colleague approved.
+        """Of all copies that there are of one content; what was approved deletes no later one."""
+        newest = int(max(copy.stored for copy in copies))
+        return await self._mark_together(copies[0].sha256, Kind.DELETE, reason, newest)
 
-        What he approved is the deletion of copies that were there when he was asked, and of no later one.
+    async def end_hold(self, sha256: str, reason: str) -> str | None:
+        """What was approved ends no later one."""
+        holds = counting(await markers_of(self._store, self._rules, sha256), Kind.HOLD)
+        return await self._mark_together(sha256, Kind.UNHOLD, reason, holds[-1].issued if holds else 0)
+
+    async def _mark_together(self, sha256: str, what: Kind, reason: str, after: int) -> str | None:
+        """As `mark`; with four eyes only if a colleague approved what was said after that.
+
         Returns the name of what now waits for approval, None where nothing does.
         """
-        sha256, newest = copies[0].sha256, int(max(copy.stored for copy in copies))
         if not self._rules.four_eyes:
-            await self.mark(sha256, Kind.DELETE, reason)
+            await self.mark(sha256, what, reason)
             return None
         judged = self._rules.judge_all(await Actions(self._store).filed(), time.time())
         for filed, standing in judged:
             if standing is Standing.APPROVED and filed.signed is not None:
                 said = filed.signed.statement
-                if (said.action, said.sha256) == (Kind.DELETE, sha256) and said.issued > newest:
+                if (said.action, said.sha256) == (what, sha256) and said.issued > after:
                     await self._mark(filed.signed, self._rules.approval_of(filed))
                     return None
-        return await self._ask(
-            self._statement(Kind.DELETE, sha256, reason, newest, int(time.time()) + _WAITS)
-        )
+        return await self._ask(self._statement(what, sha256, reason, after, int(time.time()) + _WAITS))
 
     async def _ask(self, statement: Statement) -> str:
-        await self.audit("delete asked for", noted(statement))
+        await self.audit(f"{statement.action} asked for", noted(statement))
         return await Actions(self._store).file(self._signed(statement))
 
     async def _mark(self, signed: Signed, approval: Approval | None = None) -> None:
@@ -125,6 +132,12 @@ class Deeds:
 
     def _signed(self, statement: Statement) -> Signed:
         return Signed(statement, "") if self._signer is None else Signed.by(self._signer, statement)
+
+
+def opened_samples(sha256s: Sequence[str]) -> str:
+    """What an audit record says of them, which stays small."""
+    shown = " ".join(sha256s[:_SHOWN])
+    return f"samples: {len(sha256s)}: {shown}{' ...' if len(sha256s) > _SHOWN else ''}"
 
 
 def _login() -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from scanner.cli.quarantine_output import progress
 from scanner.cli.scan_output import note
 from scanner.errors import ConfigError
 from scanner.ports import Store
@@ -38,7 +39,9 @@ def content_named(contents: Iterable[Content], name: str) -> Content:
 async def read_samples_named(store: Store, name: str) -> Sequence[SealedSample]:
     """Every sealed copy of one content, by the beginning of its SHA-256. Ends the command otherwise."""
     start = _checked(name)
-    found = [sample for sample in (await read_samples(store))[0] if sample.sha256.startswith(start)]
+    with progress("Listing samples") as seen:
+        samples, _ = await read_samples(store, seen)
+    found = [sample for sample in samples if sample.sha256.startswith(start)]
     sha256 = _only(sorted({sample.sha256 for sample in found}), name)
     return [sample for sample in found if sample.sha256 == sha256]
 

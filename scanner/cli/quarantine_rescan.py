@@ -13,6 +13,7 @@ import uvloop
 
 from scanner.cli.option_groups import grouped
 from scanner.cli.options import system_file
+from scanner.cli.quarantine_deeds import Deeds, Who, opened_samples
 from scanner.cli.quarantine_export import KeyFiles, openable, private_keys
 from scanner.cli.quarantine_found import EXIT_NOTHING, content_named
 from scanner.cli.quarantine_output import progress, show_rescans, tell_json
@@ -52,6 +53,7 @@ class Rescan:
 
 @grouped
 def rescan(
+    who: Who,
     place: Place,
     names: Annotated[list[str] | None, typer.Argument(metavar="[SHA256]...", help="What to scan.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Scan every sample.")] = False,
@@ -67,7 +69,7 @@ def rescan(
     """Scan samples again, and show today's verdict beside the old one.
 
     It asks the clamd that the configuration names, as `scan` does. Samples are opened in memory and never
-    written to a disk.
+    written to a disk. What is opened stands in the audit chain first, as with `export`.
 
     Exits with 0 if all are what they were, with 1 if any is not, with 2 if any could not be scanned.
     """
@@ -76,7 +78,8 @@ def rescan(
     keys = private_keys(key_files)
     if not keys:
         raise ConfigError("--key-file: needed, it is what opens samples")
-    done = uvloop.run(_rescan(place, names or [], keys, Config.load(clamd or place.config or system_file())))
+    config = Config.load(clamd or place.config or system_file())
+    done = uvloop.run(_rescan(who, place, names or [], keys, config))
     if as_json:
         for each in done:
             tell_json(_document(each))
@@ -100,16 +103,21 @@ def _document(each: Rescan) -> dict[str, object]:
     return {"sha256": each.content.sha256, "differs": each.differs, "then": then, "now": today}
 
 
-async def _rescan(place: Place, names: Sequence[str], keys: Sequence[bytes], config: Config) -> list[Rescan]:
+async def _rescan(
+    who: Who, place: Place, names: Sequence[str], keys: Sequence[bytes], config: Config
+) -> list[Rescan]:
     async with place.opened() as store:
+        rules = place.rules()
+        deeds = Deeds(store, who, rules)
         with progress("Reading records") as seen:
-            contents = (await read_catalogue(store, place.rules(), progress=seen)).contents
+            contents = (await read_catalogue(store, rules, progress=seen)).contents
         chosen = [content_named(contents, name) for name in names] or [
             each for each in contents if each.samples
         ]
         if not chosen:
             return []
         async with usable_judge(config) as judge:
+            await deeds.audit("rescan", opened_samples([each.sha256 for each in chosen]))
             with progress("Scanning") as seen:
                 done = []
                 async for each in _rescans(store, chosen, keys, judge):

@@ -19,10 +19,10 @@ from scanner.cli.quarantine_store import Place
 from scanner.cli.scan_output import note
 from scanner.errors import ConfigError
 from scanner.ports import Store
-from scanner.quarantine.actions import Kind
+from scanner.quarantine.actions import Kind, Rules
 from scanner.quarantine.layout import deliveries_of, markers_prefix
-from scanner.quarantine.markers import is_held
-from scanner.quarantine.reading import Progress, markers_of, read_catalogue
+from scanner.quarantine.markers import Marker, is_held
+from scanner.quarantine.reading import Catalogue, Progress, markers_of, read_catalogue
 from scanner.quarantine.upkeep import Plan, purge_plan
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -43,14 +43,19 @@ def hold(
 
     Neither `delete` nor `purge` touches what is held. Where the bucket has Object Lock the sample gets a
     legal hold there as well, so that nobody can delete it: that needs s3:PutObjectLegalHold.
+    With quarantine.four_eyes --end asks for a colleague's approval first, and ends it when there is one.
 
     Exits with 1 where there is no such sample.
     """
-    sha256, locks = uvloop.run(_hold(name, reason, who, place, end=end))
+    sha256, locks, waits = uvloop.run(_hold(name, reason, who, place, end=end))
+    held = not end or waits is not None
     if as_json:
-        tell_json({"sha256": sha256, "held": not end, "legal_hold": locks and not end})
-        return
-    tell(f"{sha256}: {'held no longer' if end else 'held'}")
+        legal_hold = None if waits else locks and held
+        tell_json({"sha256": sha256, "held": held, "legal_hold": legal_hold, "waits_for_approval": waits})
+    elif waits is not None:
+        tell(f"{sha256}: not ended yet; {waits} waits for a colleague's approval, then say this again")
+    else:
+        tell(f"{sha256}: {'held' if held else 'held no longer'}")
     if not locks and not end:
         note("The store has no Object Lock: whoever may delete there still can.")
 
@@ -112,14 +117,18 @@ def purge(
         raise typer.Exit(EXIT_NOTHING)
 
 
-async def _hold(name: str, reason: str, who: Who, place: Place, *, end: bool) -> tuple[str, bool]:
-    """The content, and whether the store itself keeps it."""
+async def _hold(name: str, reason: str, who: Who, place: Place, *, end: bool) -> tuple[str, bool, str | None]:
+    """The content, whether the store itself can keep it, and what waits for approval before it is let go."""
     async with place.opened() as store:
         copies = await read_samples_named(store, name)
         sha256 = copies[0].sha256
-        await Deeds(store, who, place.rules()).mark(sha256, Kind.UNHOLD if end else Kind.HOLD, reason)
+        deeds = Deeds(store, who, place.rules())
+        if not end:
+            await deeds.mark(sha256, Kind.HOLD, reason)
+        elif waits := await deeds.end_hold(sha256, reason):
+            return sha256, False, waits
         locks = [await store.hold(copy.key, not end) for copy in copies]
-        return sha256, all(locks)
+        return sha256, all(locks), None
 
 
 async def _delete(name: str, reason: str, who: Who, place: Place, *, yes: bool) -> tuple[str, str | None]:
@@ -128,11 +137,9 @@ async def _delete(name: str, reason: str, who: Who, place: Place, *, yes: bool) 
         copies = await read_samples_named(store, name)
         sha256 = copies[0].sha256
         rules = place.rules()
-        markers = await markers_of(store, rules, sha256)
-        note_ignored([each for each in markers if not each.counts])
-        if is_held(markers):
-            raise ConfigError(f"{sha256}: is held; nothing is deleted")
+        note_ignored(await _ignored(store, rules, sha256))
         _confirm(f"Delete {sha256}?", yes=yes)
+        await _ignored(store, rules, sha256)  # it may have been held while somebody thought about that
         waits = await Deeds(store, who, rules).mark_deleted(copies, reason)
         if waits is None:
             for copy in copies:
@@ -140,15 +147,24 @@ async def _delete(name: str, reason: str, who: Who, place: Place, *, yes: bool) 
         return sha256, waits
 
 
+async def _ignored(store: Store, rules: Rules, sha256: str) -> list[Marker]:
+    """Markers of it that do not count. Raises ConfigError where it is held."""
+    markers = await markers_of(store, rules, sha256)
+    if is_held(markers):
+        raise ConfigError(f"{sha256}: is held; nothing is deleted")
+    return [each for each in markers if not each.counts]
+
+
 async def _purge(before: datetime, who: Who, place: Place, *, dry_run: bool, yes: bool) -> Plan:
     async with place.opened() as store:
-        with progress("Reading records") as seen:
-            catalogue = await read_catalogue(store, place.rules(), progress=seen)
+        catalogue = await _read(store, place.rules())
         note_ignored(catalogue.ignored)
         plan = purge_plan(catalogue.contents, before)
         if dry_run or not (plan.samples or plan.records):
             return plan
         _confirm(f"Purge what is from before {before:%Y-%m-%d %H:%M} UTC ({_counted(plan)})?", yes=yes)
+        if not yes:  # what was seen or held while somebody thought about it stays
+            plan = purge_plan((await _read(store, place.rules())).contents, before)
         await Deeds(store, who, place.rules()).audit(
             "purge", f"before {before.isoformat()}: {_counted(plan)}"
         )
@@ -157,6 +173,11 @@ async def _purge(before: datetime, who: Who, place: Place, *, dry_run: bool, yes
         # The records last: whatever is broken off can be done again.
         await _remove(store, [*beside, *plan.samples, *plan.records])
         return plan
+
+
+async def _read(store: Store, rules: Rules) -> Catalogue:
+    with progress("Reading records") as seen:
+        return await read_catalogue(store, rules, progress=seen)
 
 
 async def _beside(store: Store, gone: Sequence[str], seen: Progress) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 import uvloop
 
 from scanner.cli.option_groups import grouped
+from scanner.cli.quarantine_deeds import Deeds, Who, opened_samples
 from scanner.cli.quarantine_export import KeyFiles, private_keys
 from scanner.cli.quarantine_found import content_named
 from scanner.cli.quarantine_output import progress, tell, tell_json
@@ -26,6 +27,7 @@ _EXIT_PROBLEM = 1
 
 @grouped
 def verify(
+    who: Who,
     place: Place,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[SHA256]...", help="These contents only.")
@@ -38,12 +40,13 @@ def verify(
     """Verify that samples are whole, and none is missing.
 
     With keys each is opened and compared with its SHA-256; without, size, form and recipients are compared.
-    Names records without a sample, samples without a record, and what is nothing that we know.
+    Names records without a sample, samples without a record, and what is nothing that we know. What is opened
+    stands in the audit chain first, as with `export`.
 
     Exits with 0 if all is well, with 1 if anything is not.
     """
     counts: Counter[str] = Counter()
-    uvloop.run(_verify(place, names or [], private_keys(key_files), counts, as_json=as_json))
+    uvloop.run(_verify(who, place, names or [], private_keys(key_files), counts, as_json=as_json))
     if as_json:
         tell_json({"summary": {name: counts[name] for name in ("opened", "unopened", "problems")}})
     else:
@@ -54,15 +57,17 @@ def verify(
 
 
 async def _verify(
-    place: Place, names: list[str], keys: list[bytes], counts: Counter[str], *, as_json: bool
+    who: Who, place: Place, names: list[str], keys: list[bytes], counts: Counter[str], *, as_json: bool
 ) -> None:
     def report(problem: Problem) -> None:
         counts["problems"] += 1
         tell_json(asdict(problem)) if as_json else tell(f"{problem.key}: {problem.problem}")
 
     async with place.opened() as store:
+        rules = place.rules()
+        deeds = Deeds(store, who, rules) if keys else None
         with progress("Reading records") as seen:
-            catalogue = await read_catalogue(store, place.rules(), progress=seen)
+            catalogue = await read_catalogue(store, rules, progress=seen)
         contents = _chosen(catalogue, names)
         for key in () if names else catalogue.strange:
             report(Problem(key, "is nothing that we know"))
@@ -71,6 +76,8 @@ async def _verify(
         for problem in unaccounted(contents):
             report(problem)
         samples = [sample for content in contents for sample in content.samples]
+        if deeds is not None and samples:
+            await deeds.audit("verify", opened_samples(sorted({sample.sha256 for sample in samples})))
         with progress("Samples") as seen:
             number = 0
             async for found in examine(store, samples, keys):

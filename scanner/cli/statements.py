@@ -19,6 +19,7 @@ from scanner.analysts import signing_analyst
 from scanner.cli.quarantine_filters import moment
 from scanner.cli.quarantine_output import tell, tell_json
 from scanner.cli.quarantine_store import Place
+from scanner.cli.scan_output import note
 from scanner.errors import ConfigError
 from scanner.quarantine.action_store import Actions
 from scanner.quarantine.actions import Kind, Rules, Signed, Standing, Statement, new_nonce
@@ -44,8 +45,6 @@ REFUSED: Mapping[Standing | None, str] = {
     Standing.SELF_APPROVED: "was approved by its author alone",
 }
 _NOTED = 200  # characters of a reason in an audit record, which stays small
-# By the signature of somebody listed.
-_GENUINE = (Standing.APPROVED, Standing.EARLY)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -89,10 +88,21 @@ async def say(place: Place, key: Path, action: Kind, sha256: str, reason: str, e
 
 
 async def _last_word(actions: Actions, rules: Rules, sha256: str) -> int:
-    """When the last was said of this content, by a clock that may be ahead of ours; 0 if nothing was."""
-    judged = rules.unapproved().judge_all(await actions.filed(), time.time())
-    genuine = [each.signed.statement for each, standing in judged if each.signed and standing in _GENUINE]
-    return max((said.issued for said in genuine if said.sha256 == sha256), default=0)
+    """When the last was said of this content, by a clock that may be ahead of ours; 0 if nothing was.
+
+    What begins later puts nothing off: what is said now holds until then.
+    """
+    last = 0
+    for filed, standing in rules.unapproved().judge_all(await actions.filed(), time.time()):
+        said = filed.signed.statement if filed.signed is not None else None
+        if said is None or said.sha256 != sha256:
+            continue
+        if standing is Standing.APPROVED:
+            last = max(last, said.issued)
+        elif standing is Standing.EARLY:
+            begins = datetime.fromtimestamp(said.issued, UTC).isoformat()
+            note(f"{said.author} says {said.action} of it, which begins {begins}: is a clock wrong?")
+    return last
 
 
 def noted(statement: Statement) -> str:

@@ -75,8 +75,10 @@ class Actions:
         for at in range(0, len(new), _AT_ONCE):
             batch = new[at : at + _AT_ONCE]
             contents = await asyncio.gather(*(self._fetched(key, sizes[key]) for key in batch))
-            self._take(zip(batch, contents, strict=True))
-            self._read.update(batch)
+            # What is not there yet, or not any longer, is asked for again.
+            read = {key: data for key, data in zip(batch, contents, strict=True) if data is not None}
+            self._take(read.items())
+            self._read.update(read)
 
     def _take(self, read: Iterable[tuple[str, bytes]]) -> None:
         for key, data in read:
@@ -87,8 +89,8 @@ class Actions:
             elif (approval := _parsed(Approval.from_json, data)) is not None:
                 self._approvals.setdefault(found["id"], []).append(approval)
 
-    async def _fetched(self, key: str, size: int) -> bytes:
-        return await self._store.get(key) or b"" if size <= _LARGEST else b""
+    async def _fetched(self, key: str, size: int) -> bytes | None:
+        return await self._store.get(key, _LARGEST) if size <= _LARGEST else b""
 
 
 def _parsed(parse: Callable[[bytes], _Parsed], data: bytes) -> _Parsed | None:

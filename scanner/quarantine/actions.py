@@ -28,8 +28,8 @@ _NONCE = re.compile(r"[0-9a-f]{32}")
 _LONGEST_TEXT = 1_000
 # The last second of the calendar: of what has no end.
 NEVER = 253_402_300_799
-# Clocks of workstations are not ours.
-_SKEW = 300
+# Clocks of workstations are not ours; S3 refuses those that are wrong by more.
+_SKEW = 900
 
 
 class Kind(StrEnum):
@@ -51,7 +51,7 @@ class Kind(StrEnum):
     @property
     def needs_approval(self) -> bool:
         """Whether four eyes are for this: not for what is urgent and harms nobody, nor for a mere note."""
-        return self not in (Kind.DENY, Kind.HOLD, Kind.UNHOLD, Kind.EXPORT)
+        return self not in (Kind.DENY, Kind.HOLD, Kind.EXPORT)
 
 
 class Standing(StrEnum):
@@ -210,6 +210,14 @@ class Rules:
     def unapproved(self) -> Rules:
         """The same for what an author says, whoever approves it."""
         return replace(self, four_eyes=False)
+
+    def with_former(self) -> Rules:
+        """The same for what outlasts those who said it."""
+        analysts = self.analysts.values()
+        active = {
+            each.name: replace(each, role=Role.ANALYST) for each in analysts if each.role is Role.FORMER
+        }
+        return replace(self, analysts={**self.analysts, **active})
 
     def approval_of(self, filed: Filed) -> Approval | None:
         """The first that counts."""

@@ -17,7 +17,9 @@ from scanner.ports import Store
 from scanner.quarantine.audit import NOTHING, Head, Record, digest, now_text
 from scanner.quarantine.layout import AUDIT, HEADS, audit_key, head_key
 
-_RECORD = re.compile(rf"{AUDIT}/([0-9]{{9}})\.json")
+_RECORD = re.compile(rf"{AUDIT}/([0-9]{{9}}|[1-9][0-9]{{9}})\.json")
+# Whoever takes the last number of nine digits drives nobody on to where names are not looked at.
+_FARTHEST = 999_999_999
 _AT_ONCE = 16
 # Records and heads are under 2 KB: what is much larger is none, and is not fetched.
 _LARGEST = 16_384
@@ -104,7 +106,7 @@ class Chain:
 def _end(numbers: Sequence[int]) -> int:
     """Of the longest stretch without a gap: a record far behind it is not where the chain goes on."""
     began, longest = 0, (0, 0)
-    for at, number in enumerate(numbers):
+    for at, number in enumerate(number for number in numbers if number <= _FARTHEST):
         if at and number != numbers[at - 1] + 1:
             began = at
         longest = max(longest, (at - began + 1, number))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any, Self
 
 from scanner.crypto.envelope import CHUNK, Header, Mode, Opener, Sealer
@@ -77,7 +78,10 @@ _DELIVERY = {"media": (str,), "caller": (str,), "first": (int, float), "last": (
 
 
 def _fits(value: object, types: Mapping[str, tuple[type, ...]]) -> bool:
-    return all(type(getattr(value, name)) in allowed for name, allowed in types.items())
+    values = [(getattr(value, name), allowed) for name, allowed in types.items()]
+    return all(
+        type(each) in allowed and (type(each) is not float or isfinite(each)) for each, allowed in values
+    )
 
 
 def sealed(record: DeliveryRecord, public_keys: Sequence[bytes]) -> bytes:

@@ -29,6 +29,8 @@ from scanner.quarantine.layout import MARKERS, marker_key
 
 VERSION = 1
 KINDS = (Kind.HOLD, Kind.UNHOLD, Kind.DELETE)
+# What is dated further ahead would be the last word for good.
+_MOST_AHEAD = 86_400
 _KEY = re.compile(rf"{MARKERS}/(?P<sha256>[0-9a-f]{{64}})/[0-9A-Za-z-]{{1,64}}\.json")
 _TYPES = {**STATEMENT_TYPES, **dict.fromkeys(("signature", "approved_by", "approval"), str)}
 
@@ -47,7 +49,10 @@ class Marker:
 
     @classmethod
     def read(cls, key: str, data: bytes, rules: Rules, now: float) -> Self:
-        """Judged by `rules`: what was done stays done, and a hold holds until it expires."""
+        """Judged by `rules`: what was done stays done, and a hold holds until it expires.
+
+        Also if whoever held it is here no longer, and if his clock is ahead, by less than a day.
+        """
         sha256 = content_of(key)
         try:
             signed, approvals = _from_json(data)
@@ -58,9 +63,14 @@ class Marker:
             return cls(key, sha256, None, Standing.MALFORMED)
         if not rules.analysts:
             return cls(key, sha256, said, None)
-        # It is never too early: the clock of whoever held it may be ahead.
-        at = said.issued if said.action is Kind.DELETE else max(now, said.issued)
-        return cls(key, sha256, said, rules.judge(Filed(signed.id, signed, approvals), at))
+        filed = Filed(signed.id, signed, approvals)
+        if said.action is Kind.HOLD:
+            standing = rules.with_former().judge(filed, max(now, said.issued))
+        else:
+            standing = rules.judge(filed, said.issued)
+        if standing is Standing.APPROVED and said.issued > now + _MOST_AHEAD:
+            standing = Standing.EARLY
+        return cls(key, sha256, said, standing)
 
     @property
     def counts(self) -> bool:

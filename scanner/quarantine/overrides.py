@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import NoReturn, TypeVar
 
 from scanner.errors import StoreError
@@ -30,6 +31,8 @@ from scanner.verdict import ContentId, IndexSecret, Override
 _INTERVAL = 5.0
 _DEADLINE = 30.0
 _AT_ONCE = 64
+# Another approval may make one of these count; the worst is the last.
+_LACK_APPROVAL = (Standing.SELF_APPROVED, Standing.FORGED, Standing.WAITING)
 _MAY_EXPIRE = frozenset({Standing.APPROVED, Standing.WAITING, Standing.SELF_APPROVED})
 
 _Item = TypeVar("_Item")
@@ -65,7 +68,7 @@ class StoredOverrides:
         self._allowed: frozenset[str] = frozenset()
         self._used: set[str] = set()
         self._told: dict[str, Standing] = {}
-        self._judged: dict[Filed, Standing] = {}
+        self._judged: dict[str, tuple[Filed, Standing]] = {}
         self._to_note: deque[tuple[str, str]] = deque()
 
     def of(self, content: ContentId) -> Override | None:
@@ -130,11 +133,12 @@ class StoredOverrides:
 
     async def _judge(self, filed: Filed) -> Standing:
         """Signatures take time, and are looked at once."""
-        now, standing = self._now(), self._judged.get(filed)
+        judged, now = self._judged, self._now()
+        known, standing = judged.get(filed.id, (None, Standing.EARLY))
         over = filed.signed is not None and now >= filed.signed.statement.expires
-        if standing in (None, Standing.EARLY) or (over and standing in _MAY_EXPIRE):
-            standing = self._judged[filed] = self._rules.judge(filed, now)
-            await asyncio.sleep(0)  # let others have their turn: a store may be full of these
+        if known != filed or standing is Standing.EARLY or (over and standing in _MAY_EXPIRE):
+            standing = await _judged_in_turns(self._rules, filed, now)
+            judged[filed.id] = filed, standing  # of rules that may have been replaced meanwhile
         return standing
 
     async def _note_new(self, approved: Iterable[Signed]) -> None:
@@ -176,6 +180,18 @@ async def _in_turns(items: Iterable[_Item]) -> AsyncIterator[_Item]:
         yield item
         if number % _AT_ONCE == 0:
             await asyncio.sleep(0)
+
+
+async def _judged_in_turns(rules: Rules, filed: Filed, now: float) -> Standing:
+    """Anybody who may put objects can fill a store with statements, and with approvals of one."""
+    best = Standing.WAITING
+    for at in range(0, max(len(filed.approvals), 1), _AT_ONCE):
+        standing = rules.judge(replace(filed, approvals=filed.approvals[at : at + _AT_ONCE]), now)
+        await asyncio.sleep(0)
+        if standing not in _LACK_APPROVAL:
+            return standing
+        best = min(best, standing, key=_LACK_APPROVAL.index)
+    return best
 
 
 def _override(word: Statement) -> Override:

@@ -13,8 +13,8 @@ from scanner.quarantine.catalogue import Content, Entry, Query, SealedSample, da
 from scanner.quarantine.layout import DETECTIONS, MARKERS, OBJECTS, markers_prefix
 from scanner.quarantine.markers import Marker, content_of
 
-# How far a long reading is: so many records of so many.
-Progress = Callable[[int, int], None]
+# How far a long reading is: so many of so many, where that is known.
+Progress = Callable[[int, int | None], None]
 
 _AT_ONCE = 32
 # Records and markers are under 4 KB: what is much larger is none, and is not fetched.
@@ -30,7 +30,7 @@ class Catalogue:
     strange: tuple[str, ...]
 
 
-def _unseen(_done: int, _all: int) -> None:
+def _unseen(_done: int, _all: int | None) -> None:
     """Nobody watches."""
 
 
@@ -49,7 +49,7 @@ async def read_catalogue(
     return Catalogue(contents, ignored, tuple(sorted(strange + unreadable + nameless)))
 
 
-async def read_samples(store: Store) -> tuple[list[SealedSample], list[str]]:
+async def read_samples(store: Store, progress: Progress = _unseen) -> tuple[list[SealedSample], list[str]]:
     """Every one, by its name alone, and the names of what is none. Raises StoreError."""
     samples, strange = list[SealedSample](), list[str]()
     async for stored in store.listing(f"{OBJECTS}/"):
@@ -57,6 +57,7 @@ async def read_samples(store: Store) -> tuple[list[SealedSample], list[str]]:
             samples.append(sample)
         else:
             strange.append(stored.key)
+        progress(len(samples), None)
     return samples, strange
 
 
@@ -96,7 +97,7 @@ async def _read(store: Store, keys: Sequence[str]) -> AsyncIterator[list[tuple[s
     """So many at a time; what was purged a moment ago is left out."""
     for at in range(0, len(keys), _AT_ONCE):
         batch = keys[at : at + _AT_ONCE]
-        contents = await asyncio.gather(*map(store.get, batch))
+        contents = await asyncio.gather(*(store.get(key, _LARGEST) for key in batch))
         yield [(key, data) for key, data in zip(batch, contents, strict=True) if data is not None]
 
 

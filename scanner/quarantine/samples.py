@@ -20,7 +20,7 @@ PASSWORD = b"infected"
 
 async def envelope_of(store: Store, sample: SealedSample) -> bytes:
     """All of it. Raises StoreError."""
-    envelope = await store.get(sample.key)
+    envelope = await store.get(sample.key, sample.size)
     if envelope is None:
         raise StoreError(f"{sample.key}: is gone")
     return envelope

@@ -30,7 +30,9 @@ from scanner.errors import ConfigError, StoreError
 from scanner.ports import Stored
 
 if TYPE_CHECKING:
+    from aiobotocore.response import StreamingBody
     from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
 
 _DEADLINE = 30.0
 _PAGE = 100  # names at once: botocore reads a thousand in 40 ms, on the event loop
@@ -43,6 +45,7 @@ _LOCKLESS = frozenset({"ObjectLockConfigurationNotFoundError", "NotImplemented",
 _CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
 _CONFLICT_PAUSE = 0.25
 _SMALL = 1024 * 1024
+_LONGEST_CODE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +97,34 @@ class S3:
             async with self._answered(key):
                 answer = await self._client.get_object(Bucket=self._bucket.name, Key=self._full(key))
                 async with answer["Body"] as body:
-                    if largest is not None and answer["ContentLength"] > largest:
-                        return b""  # left unread: aiohttp closes the connection
-                    return bytes(await body.read())
+                    return await _content(body, largest)
         except Refused as refusal:
             if refusal.code in _ABSENT:
                 return None
             raise
 
     async def listing(self, prefix: str) -> AsyncIterator[Stored]:
-        token: dict[str, Any] = {}
+        last, token = "", dict[str, Any]()
         while True:
             async with self._answered(prefix):
                 page = await self._client.list_objects_v2(
                     Bucket=self._bucket.name, Prefix=self._full(prefix), MaxKeys=_PAGE, **token
                 )
-            for entry in page.get("Contents", []):
-                key = entry["Key"][len(self._bucket.prefix) :]
-                yield Stored(key, entry["Size"], entry["LastModified"].timestamp())
-            if not page.get("IsTruncated"):
+                found = [self._stored(entry) for entry in page.get("Contents", [])]
+                before, token = token, _rest(page)
+            for stored in found:
+                if not stored.key.startswith(prefix):
+                    raise StoreError(f"{prefix}: the store lists what was not asked for")
+                if stored.key <= last or token == before != {}:
+                    raise StoreError(f"{prefix}: the store lists names in no order, or goes round in circles")
+                last = stored.key
+                yield stored
+            if not token:
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _stored(self, entry: ObjectTypeDef) -> Stored:
+        key = entry["Key"].removeprefix(self._bucket.prefix)
+        return Stored(key, entry["Size"], entry["LastModified"].timestamp())
 
     async def delete(self, key: str) -> None:
         async with self._answered(key):
@@ -189,7 +199,7 @@ class Refused(StoreError):
     """The server's answer is an error; `code` is what it calls it, its status if it does not."""
 
     def __init__(self, key: str, code: str) -> None:
-        super().__init__(f"{key}: the store refuses: {code or 'without a reason'}")
+        super().__init__(f"{key}: the store refuses: {code[:_LONGEST_CODE] or 'without a reason'}")
         self.code = code
 
 
@@ -307,6 +317,23 @@ def translated(key: str) -> Iterator[None]:
         raise StoreError(f"{key}: the store did not answer in time") from None
     except (BotoCoreError, HTTPClientError, AiohttpError, OSError, EOFError) as problem:
         raise StoreError(f"{key}: the store cannot be reached: {type(problem).__name__}") from None
+    except (KeyError, ValueError, OverflowError, RuntimeError):  # of botocore's parsers
+        raise StoreError(f"{key}: what answered does not answer as S3 does") from None
+
+
+def _rest(page: ListObjectsV2OutputTypeDef) -> dict[str, Any]:
+    """What asks for the next page; nothing where this is the last."""
+    return {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else {}
+
+
+async def _content(body: StreamingBody, largest: int | None) -> bytes:
+    """Servers need not say how long it is; what is left unread ends the connection."""
+    if largest is None:
+        return bytes(await body.read())
+    content = b""
+    while piece := await body.read(largest + 1 - len(content)):
+        content += piece
+    return content if len(content) <= largest else b""
 
 
 def _md5(content: bytes) -> str:

@@ -19,7 +19,7 @@ from tests.bench.services import CHECKOUT
 from tests.bench.targets import FLOOR, PRODUCT
 from tests.real_clamd import free_port
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.alone]
 
 
 def command(*arguments: str) -> list[str]:

@@ -110,6 +110,14 @@ def test_head_that_is_none_is_one_line(office: Office, text: str) -> None:
     assert refused(office.run("audit", "verify", "--head", text)).startswith(f"--head: {text}: ")
 
 
+def test_file_of_any_size_is_no_head(office: Office, tmp_path: Path) -> None:
+    with (tmp_path / "head").open("wb") as file:
+        file.truncate(2**40)
+    said = refused(office.run("audit", "verify", "--head", tmp_path / "head"))
+    assert said == f"--head: {tmp_path}/head: is too large"
+    assert refused(office.run("audit", "verify", "--head", "/dev/zero")).endswith("is no regular file")
+
+
 def test_file_that_holds_no_head_is_one_line(office: Office, tmp_path: Path) -> None:
     for content in ("", "[]", "{}", '{"media_scanner": 1}', '{"number": null, "sha256": ""}'):
         (tmp_path / "head").write_text(content)

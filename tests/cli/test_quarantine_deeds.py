@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
+import sys
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -150,6 +153,29 @@ def test_with_four_eyes_a_deletion_waits_for_somebody_else(four_eyes: Office) ->
     assert [action for _, action, _ in four_eyes.chain()] == ["delete asked for", "delete"]
 
 
+def test_with_four_eyes_nobody_ends_a_hold_alone(four_eyes: Office) -> None:
+    """What is held no longer goes with the next purge: that would be a deletion on one person's word."""
+    end = ("hold", SHA256, *WHY, "--end")
+    assert four_eyes.quarantine("hold", SHA256, *WHY).returncode == 0
+    done = four_eyes.quarantine(*end)
+    assert (done.returncode, "waits for a colleague's approval" in done.stdout) == (0, True)
+    assert four_eyes.state() == "held"
+    four_eyes.approve("bob")
+    assert four_eyes.quarantine(*end).stdout == f"{SHA256}: held no longer\n"
+    assert four_eyes.state() == "kept"
+    assert [action for _, action, _ in four_eyes.chain()] == ["hold", "unhold asked for", "unhold"]
+
+
+def test_an_approved_end_of_a_hold_ends_no_later_one(four_eyes: Office) -> None:
+    end = ("hold", SHA256, *WHY, "--end")
+    four_eyes.quarantine("hold", SHA256, *WHY)
+    four_eyes.quarantine(*end)
+    four_eyes.approve("bob")
+    four_eyes.quarantine("hold", SHA256, *WHY, by="bob")
+    assert "waits" in four_eyes.quarantine(*end).stdout
+    assert four_eyes.state() == "held"
+
+
 def test_ones_own_approval_is_none(four_eyes: Office) -> None:
     delete = ("delete", SHA256, *WHY, "--yes")
     four_eyes.quarantine(*delete, by="bob")
@@ -212,6 +238,64 @@ def test_with_four_eyes_one_person_purges_nothing_young(four_eyes: Office) -> No
     assert said == "--older-than: with quarantine.four_eyes no less than quarantine.retention"
     assert four_eyes.state() == "kept"
     assert four_eyes.quarantine("purge", "--yes").returncode == 1  # nothing is that old
+
+
+@pytest.mark.parametrize("command", ["verify", "rescan"])
+def test_whoever_opens_samples_is_asked_who_he_is(office: Office, command: str) -> None:
+    soc = ("--key-file", office.directory / "soc")
+    assert refused(office.quarantine(command, SHA256, *soc, by=None)).startswith("--key: ")
+    assert refused(office.quarantine(command, SHA256, *soc, by="mallory")).startswith("--key: ")
+    assert office.chain() == []
+
+
+def test_what_is_opened_stands_in_the_chain(office: Office) -> None:
+    soc = ("--key-file", office.directory / "soc")
+    assert office.quarantine("verify", SHA256, *soc, by="bob").returncode == 0
+    assert office.quarantine("verify", *soc).returncode == 0
+    assert office.quarantine("verify", by=None).returncode == 0  # from outside
+    assert office.chain() == [
+        ("bob", "verify", f"samples: 1: {SHA256}"),
+        ("alice", "verify", f"samples: 1: {SHA256}"),
+    ]
+
+
+def test_a_record_of_what_was_opened_stays_small() -> None:
+    subject = quarantine_deeds.opened_samples([f"{number:064x}" for number in range(1_000)])
+    assert subject.startswith("samples: 1000: 0000")
+    assert subject.endswith(" ...")
+    assert len(subject) < 1_500
+
+
+class Terminal(io.StringIO):
+    """Where somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_is_held_while_somebody_is_asked_is_not_deleted(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held_meanwhile(question: str, **_: object) -> bool:
+        said = Statement(
+            Kind.HOLD,
+            SHA256,
+            rules_of(Config.load(office.config, {})).store,
+            "case 18",
+            "bob",
+            new_nonce(),
+            int(time.time()),
+            NEVER,
+        )
+        with ThreadPoolExecutor(1) as other:  # we are in an event loop
+            held = office.store.put(*new_marker(Signed.by(Signer(SECRETS["bob"]), said)))
+            other.submit(asyncio.run, held).result()
+        return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("typer.confirm", held_meanwhile)
+    assert refused(office.quarantine("delete", SHA256, *WHY)).endswith("is held; nothing is deleted")
+    assert office.state() == "held"
 
 
 # -- what others put there -----------------------------------------------------------------------

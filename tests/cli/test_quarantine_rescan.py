@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from scanner.quarantine.audit import Record
+from scanner.quarantine.chain import read_records
 from tests.cli.command import refused
 from tests.cli.desk import Desk
 from tests.cli.test_scan import configuration
@@ -26,6 +28,17 @@ def test_todays_verdict_stands_beside_the_old_one(desk: Desk, config: Path) -> N
     [_, then, now] = map(str.split, done.stdout.splitlines())
     assert then == [digest(EICAR)[:12], "then", "infected", "Old.Name-1"]
     assert now == ["now", "infected", "Eicar-Test-Signature.UNOFFICIAL"]
+
+
+@pytest.mark.real
+def test_what_is_opened_stands_in_the_audit_chain(desk: Desk, config: Path) -> None:
+    desk.keep(EICAR)
+    signed = ("--key", desk.secret("alice", b"a" * 32), "--as", "alice")
+    words = ("rescan", "--all", "--key-file", desk.soc, "--clamd-config", config)
+    assert desk.quarantine(*words, *signed).returncode == 0
+    [record] = [Record.from_json(data) for data in desk.do(read_records(desk.store)).values()]
+    assert (record.author, record.action) == ("alice", "rescan")
+    assert record.subject == f"samples: 1: {digest(EICAR)}"
 
 
 @pytest.mark.real

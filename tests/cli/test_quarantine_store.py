@@ -110,7 +110,7 @@ def test_what_is_held_has_a_legal_hold_where_the_bucket_has_object_lock(endpoint
         (("--end",), {"held": False, "legal_hold": False}, "OFF"),
     ):
         done = media_scanner("quarantine", "hold", SHA256, *words, *place)
-        assert json.loads(done.stdout) == {"sha256": SHA256, **expected}
+        assert json.loads(done.stdout) == {"sha256": SHA256, "waits_for_approval": None, **expected}
         assert asyncio.run(legal_holds(endpoint, bucket)) == {status}
 
 

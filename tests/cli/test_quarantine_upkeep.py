@@ -39,7 +39,7 @@ def test_what_is_held_is_neither_deleted_nor_purged_until_that_ends(desk: Desk) 
     assert desk.quarantine("purge", "--older-than", "0d", "--yes").returncode == 1
     assert desk.contents()[0].state is State.HELD
     assert desk.lines("hold", SHA256, *WHY, "--end") == [
-        {"sha256": SHA256, "held": False, "legal_hold": False}
+        {"sha256": SHA256, "held": False, "legal_hold": False, "waits_for_approval": None}
     ]
     assert desk.quarantine("delete", SHA256, *WHY, "--yes").returncode == 0
     assert desk.contents()[0].state is State.DELETED

@@ -212,6 +212,7 @@ def test_a_bar_moves_on_a_terminal_and_never_in_the_results(config: Path, folder
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_many_big_files_stay_inside_the_budget(tmp_path: Path, clamd: Clamd, folder: Path) -> None:
     for number in range(16):
         with (folder / str(number)).open("wb") as big:

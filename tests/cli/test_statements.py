@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 
 from scanner.cli.statements import checked_sha256, end_of
 from scanner.errors import ConfigError
+from scanner.quarantine.action_store import Actions
+from scanner.quarantine.actions import NEVER, Kind
 from scanner.quarantine.audit import Record
 from scanner.quarantine.chain import read_records
 from tests.cli.command import refused
 from tests.cli.office import Office
-from tests.quarantine.people import SHA256
+from tests.quarantine.people import SHA256, signed
 
 SAYING = ("verdict", "deny", SHA256, "--reason", "seen elsewhere")
 
@@ -59,6 +62,19 @@ def test_reason_must_be_given_and_not_be_too_long(tmp_path: Path) -> None:
         said = refused(office.run("verdict", "deny", SHA256, "--reason", reason, by="alice"))
         assert said == "--reason: must have 1 to 500 characters"
     assert office.run("verdict", "deny", SHA256, by="alice").returncode == 2
+
+
+def test_nobody_puts_off_what_others_say_by_a_clock_that_is_ahead(tmp_path: Path) -> None:
+    """What would follow his words in time would be put off as long: `deny` is urgent."""
+    office = Office(tmp_path)
+    later = int(time.time()) + 86_400
+    store = str(tmp_path / "quarantine")
+    ahead = signed(Kind.ALLOW, author="bob", store=store, issued=later, expires=NEVER)
+    asyncio.run(Actions(office.store).file(ahead))
+    done = office.run(*SAYING, by="alice")
+    assert done.returncode == 0
+    assert "bob says allow of it, which begins " in done.stderr
+    assert office.standings() == {"allow": "early", "deny": "approved"}
 
 
 @pytest.mark.parametrize("text", ["", "abc", "0" * 63, "g" * 64, "0" * 65])

@@ -50,10 +50,8 @@ def authority(directory: Path) -> Authority:
 def proxy(
     request: pytest.FixtureRequest, directory: Path, authority: Authority, product: Product, synapse: Synapse
 ) -> Iterator[ReverseProxy]:
-    (directory / request.param).mkdir()
-    with ReverseProxy(
-        request.param, directory / request.param, authority, product.url, synapse.url
-    ) as running:
+    place = Path(tempfile.mkdtemp(prefix=request.param, dir=directory))  # may be started again later
+    with ReverseProxy(request.param, place, authority, product.url, synapse.url) as running:
         yield running
 
 

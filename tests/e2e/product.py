@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.e2e.process import Child, free_ports
 
@@ -83,17 +84,22 @@ class Product:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of `name` (without the prefix) that carry all of `labels`."""
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(self.metrics())
-            for sample in family.samples
-            if sample.name == f"media_scanner_{name}" and labels.items() <= sample.labels.items()
-        )
+        samples = [sample for sample in self._samples() if labels.items() <= sample.labels.items()]
+        return sum(sample.value for sample in samples if sample.name == f"media_scanner_{name}")
+
+    def values(self, *names: str) -> list[float]:
+        """All samples of these metrics at one moment."""
+        prefixed = {f"media_scanner_{name}" for name in names}
+        return [sample.value for sample in self._samples() if sample.name in prefixed]
 
     def metrics(self) -> str:
         """All of them, as Prometheus reads them."""
         with urllib.request.urlopen(f"{self.operations_url}/metrics", timeout=10) as answer:
             return str(answer.read().decode())
+
+    def _samples(self) -> list[Sample]:
+        families = text_string_to_metric_families(self.metrics())
+        return [sample for family in families for sample in family.samples]
 
     def answers(self, what: str) -> bool:
         """Whether `live` or `ready` is answered with 200."""

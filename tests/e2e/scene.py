@@ -126,6 +126,14 @@ class Scene:
     async def until_ready(self, within: float = 20.0) -> None:
         await self.until(lambda: self.product.answers("ready"), within)
 
+    async def until_no_canary_is_due(self) -> None:
+        """For some seconds: a clamd that is stopped keeps the canary, a scan in flight that no client left.
+
+        It runs once a minute, and at most a second after something changed.
+        """
+        last = "canary_last_success_timestamp_seconds"
+        await self.until(lambda: 1.5 < time.time() - self.metric(last) < 50, 20)
+
     async def recovers(self, within: float) -> float:
         """The seconds until all is well; it asks again and again, as clients do."""
         began = time.monotonic()

@@ -20,7 +20,7 @@ from tests.fake_homeserver import FOREVER, media_head, saying
 from tests.raw_client import connected, request
 from tests.real_clamd import Clamd
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(60)]
 
 MEDIA = 20 * MIB
 LARGE = {"media_size": "20MiB", "memory": "69MiB"}  # a share for uploads is part of it
@@ -29,7 +29,7 @@ LARGE = {"media_size": "20MiB", "memory": "69MiB"}  # a share for uploads is par
 async def idle(stage: Scene) -> bool:
     """Whether within a second nothing is held for anybody."""
     held = ("buffer_bytes", "scans_in_flight", "engine_in_flight", "engine_queue_length")
-    await stage.until(lambda: not any(stage.metric(gauge) for gauge in held), 1)
+    await stage.until(lambda: not any(stage.product.values(*held)), 1)
     return True
 
 
@@ -49,6 +49,7 @@ async def test_many_large_files_wait_their_turn_then_503_and_memory_stays_bounde
         await stage.until_ready()
         pid = stage.product.process.pid
         before = memory_of(pid)
+        await stage.until_no_canary_is_due()
         private_clamd.pause()
         files = [stage.upload_encrypted(letter().ljust(MEDIA, b".")) for _ in range(16)]
         asked = [asyncio.create_task(stage.download_encrypted(file)) for file in files]
@@ -133,6 +134,7 @@ async def test_clients_that_are_gone_give_back_slots_and_memory_within_a_second(
         if work == "fetch":
             stage.but(saying(media_head(MIB), letter(), FOREVER))
         elif work in ("scan", "queue"):
+            await stage.until_no_canary_is_due()
             private_clamd.pause()
         size, number = (MEDIA, 3) if work == "answer" else (MIB // 2, 12)
         async with AsyncExitStack() as stack:

@@ -245,6 +245,7 @@ async def test_a_clamd_killed_in_the_middle_of_scans_lets_nothing_through(
 ) -> None:
     taking, clamd = patient
     taking.received.clear()
+    await taking.stage.until_no_canary_is_due()
     clamd.pause()
     scans = [asyncio.create_task(taking.upload(letter() + end)) for end in (b"", EICAR, b"")]
     await taking.stage.until(lambda: taking.stage.metric("engine_in_flight") == 3)
@@ -274,6 +275,7 @@ WORK = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("work", WORK)
 async def test_clients_that_are_gone_give_back_slots_and_memory_within_a_second(
@@ -284,6 +286,7 @@ async def test_clients_that_are_gone_give_back_slots_and_memory_within_a_second(
     if work == "store":
         taking.answer = [FOREVER]
     elif work != "arriving":
+        await stage.until_no_canary_is_due()
         clamd.pause()
     before = len(taking.received)
     async with AsyncExitStack() as stack:
@@ -302,6 +305,7 @@ async def test_clients_that_are_gone_give_back_slots_and_memory_within_a_second(
     await mended(taking)
 
 
+@pytest.mark.alone
 async def test_the_deadline_starts_at_the_last_byte(tmp_path: Path, private_clamd: Clamd) -> None:
     """An upload may take longer than a request may, its scan may not."""
     async with uploads(
@@ -321,6 +325,7 @@ async def test_the_deadline_starts_at_the_last_byte(tmp_path: Path, private_clam
         private_clamd.resume()
 
 
+@pytest.mark.alone
 async def test_slow_clients_are_cut_while_others_wait_for_their_room(tmp_path: Path, clamd: Clamd) -> None:
     """Two of them hold all of the share for uploads, which is 4 MiB."""
     async with uploads(tmp_path, clamd, limits={"queue_wait": "20s"}) as taking:
@@ -395,6 +400,7 @@ async def _drip(client: RawClient) -> None:
 # -- many at once --------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("number", "memory"),
     [
@@ -430,6 +436,7 @@ async def test_many_large_uploads_stay_within_the_budget_while_downloads_go_on(
         assert max(beside) < 3
 
 
+@pytest.mark.alone
 async def test_hundreds_of_files_of_one_caller_do_not_delay_those_of_another(
     tmp_path: Path, clamd: Clamd
 ) -> None:
@@ -448,6 +455,7 @@ async def test_hundreds_of_files_of_one_caller_do_not_delay_those_of_another(
         assert max(beside) < 100 * statistics.median(alone)
 
 
+@pytest.mark.alone
 async def test_small_downloads_without_end_do_not_hold_up_uploads(tmp_path: Path, clamd: Clamd) -> None:
     async with uploads(tmp_path, clamd) as taking:
         ended = asyncio.Event()

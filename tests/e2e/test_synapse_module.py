@@ -389,6 +389,7 @@ def remote_scan(stage: Stage, folder: Path) -> dict[str, str]:
 # -- room, time ----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_synapse_answers_others_while_the_scanner_takes_its_time(
     stage: Stage, product: Product, session: aiohttp.ClientSession, alice: User
 ) -> None:
@@ -421,6 +422,7 @@ async def _answer_times(session: aiohttp.ClientSession, base: str, seconds: floa
     return waits
 
 
+@pytest.mark.alone
 async def test_many_large_uploads_at_once_stay_within_the_budget(
     stage: Stage, product: Product, session: aiohttp.ClientSession, alice: User
 ) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from scanner.errors import StoreError
-from scanner.ports import Store
+from scanner.ports import Store, Stored
 from scanner.quarantine.action_store import Actions
 from scanner.quarantine.actions import Filed
 from scanner.quarantine.layout import action_key, approval_key, nonce_key
+from scanner.stores.local import Local
 from tests.quarantine.people import approved, signed
 
 
@@ -53,6 +57,30 @@ async def test_junk_in_an_approvers_place_does_not_take_it(any_store: Store) -> 
     await any_store.put(approval_key(name, "bob", "0" * 8), b"{}")
     assert await Actions(any_store).approve(name, approval)
     assert await Actions(any_store).filed() == [Filed(name, what, (approval,))]
+
+
+class Late(Local):
+    """Lists what it does not have yet; what is there has another size than it says."""
+
+    async def listing(self, prefix: str) -> AsyncIterator[Stored]:
+        async for stored in super().listing(prefix):
+            yield replace(stored, size=100)
+
+    async def get(self, key: str, largest: int | None = None) -> bytes | None:
+        assert largest is not None, "anything may be there"
+        return await super().get(key, largest) if self.has_it else None
+
+    has_it = False
+
+
+async def test_what_is_listed_and_not_there_yet_is_read_when_it_is(tmp_path: Path) -> None:
+    store, what = Late(tmp_path), signed()
+    reader = Actions(store)
+    name = await reader.file(what)
+    await reader.approve(name, approved(what, "bob"))
+    assert await reader.filed() == []
+    store.has_it = True
+    assert await reader.filed() == [Filed(name, what, (approved(what, "bob"),))]
 
 
 async def test_one_of_all_writes_down_that_a_nonce_is_used(any_store: Store) -> None:

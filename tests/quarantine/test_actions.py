@@ -163,7 +163,7 @@ def test_json_with_an_odd_member_is_no_statement(name: str, value: object) -> No
 
 # -- four eyes -----------------------------------------------------------------------------------
 
-NEED_TWO = [Kind.RELEASE, Kind.ALLOW, Kind.FORGET, Kind.DELETE]
+NEED_TWO = [Kind.RELEASE, Kind.ALLOW, Kind.FORGET, Kind.DELETE, Kind.UNHOLD]
 
 
 @pytest.mark.parametrize("kind", NEED_TWO)

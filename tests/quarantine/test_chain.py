@@ -80,6 +80,16 @@ async def test_a_record_far_behind_the_end_leads_nobody_astray(any_store: Store)
     assert (await before.append("deny", "d")).number == 4
 
 
+async def test_nothing_is_written_where_a_verification_does_not_look(any_store: Store) -> None:
+    """Behind the last numbers there are, which whoever may write there took."""
+    await chain_of(any_store, "alice").append("deny", "a")
+    for number in (999_999_998, 999_999_999):
+        await any_store.put(audit_key(number), b"junk")
+    last = await chain_of(any_store, "bob").append("deny", "b")
+    assert last.number in await read_records(any_store)
+    assert (await chain_of(any_store, "carol").append("deny", "c")).number == last.number + 1
+
+
 async def test_a_gap_is_not_filled_but_left_to_be_found(any_store: Store) -> None:
     for subject in ("a", "b", "c", "d"):
         await chain_of(any_store, "alice").append("deny", subject)

@@ -111,3 +111,11 @@ def test_what_is_no_record_is_refused(change: dict[str, object]) -> None:
 def test_what_is_no_json_object_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whatever the parser says
         DeliveryRecord.from_json(data)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999", b"-1e999"])
+def test_a_time_that_no_json_has_is_refused(number: bytes) -> None:
+    """`show --json` would print what other programs do not read."""
+    data = RECORD.to_json().replace(b"1700000000.5", number)
+    with pytest.raises(ValueError, match="no record"):
+        DeliveryRecord.from_json(data)

@@ -62,7 +62,7 @@ def test_forged_ones_are_ignored() -> None:
         Signed.by(MALLORY, statement(Kind.HOLD)),
         Signed(statement(Kind.HOLD), ""),
         Signed(statement(Kind.HOLD, reason="another"), signed(Kind.HOLD).signature),
-        signed(Kind.HOLD, author="dave"),
+        signed(Kind.UNHOLD, author="dave"),
     ):
         found = marker(forged)
         assert (found.counts, found.standing) == (False, Standing.FORGED)
@@ -91,27 +91,45 @@ def test_what_is_none_is_ignored_even_where_nobody_checks(data: bytes) -> None:
     assert (found.said, found.counts) == (None, False)
 
 
-def test_with_four_eyes_a_hold_needs_one_signature_and_a_deletion_two() -> None:
-    hold, delete = signed(Kind.HOLD), signed(Kind.DELETE)
-    assert marker(hold, rules=FOUR_EYES).counts
-    assert marker(delete, rules=FOUR_EYES).standing is Standing.WAITING
-    assert marker(delete, approved(delete, "bob"), FOUR_EYES).counts
-    assert marker(delete, Approval("bob", delete.signature), FOUR_EYES).standing is Standing.FORGED
-    own = signed(Kind.DELETE, author="bob")
+@pytest.mark.parametrize("kind", [Kind.UNHOLD, Kind.DELETE])
+def test_with_four_eyes_a_hold_needs_one_signature_and_its_end_and_a_deletion_two(kind: Kind) -> None:
+    assert marker(signed(Kind.HOLD), rules=FOUR_EYES).counts
+    what = signed(kind)
+    assert marker(what, rules=FOUR_EYES).standing is Standing.WAITING
+    assert marker(what, approved(what, "bob"), FOUR_EYES).counts
+    assert marker(what, Approval("bob", what.signature), FOUR_EYES).standing is Standing.FORGED
+    own = signed(kind, author="bob")
     assert marker(own, approved(own, "bob"), FOUR_EYES).standing is Standing.SELF_APPROVED
 
 
-def test_a_deletion_stays_one_when_its_approval_is_over_and_a_hold_ends_with_its_expiry() -> None:
-    delete, hold = (
-        signed(kind, issued=NOW - 2 * HOUR, expires=NOW - HOUR) for kind in (Kind.DELETE, Kind.HOLD)
+def test_what_was_done_stays_so_when_its_approval_is_over_and_a_hold_ends_with_its_expiry() -> None:
+    delete, unhold, hold = (
+        signed(kind, issued=NOW - 2 * HOUR, expires=NOW - HOUR)
+        for kind in (Kind.DELETE, Kind.UNHOLD, Kind.HOLD)
     )
     assert marker(delete).counts
+    assert marker(unhold).counts
     assert marker(hold).standing is Standing.EXPIRED
     assert marker(replace_expiry(hold)).counts
 
 
 def replace_expiry(what: Signed) -> Signed:
     return signed(Kind.HOLD, issued=what.statement.issued, expires=NEVER)
+
+
+@pytest.mark.parametrize("kind", [Kind.HOLD, Kind.UNHOLD, Kind.DELETE])
+def test_nobody_has_the_last_word_for_good_who_dates_it_far_ahead(kind: Kind) -> None:
+    """Nothing could be said after it; clocks of workstations are wrong by minutes, or S3 refuses them."""
+    for issued in (NOW + 25 * HOUR, NEVER - 1):
+        ahead = signed(kind, issued=issued, expires=NEVER)
+        assert marker(ahead, approved(ahead, "bob"), FOUR_EYES).standing is Standing.EARLY
+
+
+def test_what_somebody_held_stays_held_when_he_leaves_and_the_rest_does_not_count() -> None:
+    """A purge would delete evidence on the day on which he goes."""
+    assert marker(signed(Kind.HOLD, author="dave")).counts
+    for kind in (Kind.UNHOLD, Kind.DELETE):
+        assert marker(signed(kind, author="dave")).standing is Standing.FORGED
 
 
 def test_a_hold_by_a_clock_that_is_ahead_holds() -> None:

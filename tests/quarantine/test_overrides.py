@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from scanner.errors import StoreError
 from scanner.events import ActionJudged, ActionsUnread
 from scanner.ports import Store, Stored
 from scanner.quarantine.action_store import Actions
-from scanner.quarantine.actions import Filed, Kind, Rules, Signed, Standing
+from scanner.quarantine.actions import Approval, Filed, Kind, Rules, Signed, Standing
 from scanner.quarantine.layout import NONCES, action_key, nonce_key
 from scanner.quarantine.overrides import StoredOverrides
 from scanner.stores.local import Local
@@ -30,6 +31,7 @@ from tests.quarantine.people import (
     SHA256,
     TWO_EYES,
     approved,
+    filed,
     signed,
     statement,
 )
@@ -258,6 +260,19 @@ class Flaky(Local):
             yield stored
 
 
+async def test_rules_that_come_while_others_are_applied_count_the_next_time(store: Local) -> None:
+    replica = Replica(store)
+    await Actions(store).file(signed())
+    listed = Listed(store)
+    await listed.filed()
+    replica.overrides._actions = listed  # noqa: SLF001 - so that only judging gives others their turn
+    looking = asyncio.create_task(replica.overrides.refresh())
+    await asyncio.sleep(0)
+    replica.overrides.set_rules(Rules(TWO_EYES.store, {"bob": ANALYSTS["bob"]}))
+    await looking
+    assert await replica.allows() is None
+
+
 async def test_while_the_store_is_away_the_last_ones_known_stay_in_force(tmp_path: Path) -> None:
     store = Flaky(tmp_path / "store")
     replica = Replica(store)
@@ -302,9 +317,30 @@ async def test_without_analysts_nothing_is_asked_of_the_store(tmp_path: Path) ->
 class Listed(Actions):
     """Everything was read before: to list it anew gives others their turn, and is not what is measured."""
 
+    known: Sequence[Filed] = ()
+
     async def filed(self) -> list[Filed]:
-        self.known = getattr(self, "known", None) or await super().filed()
-        return self.known
+        self.known = self.known or await super().filed()
+        return list(self.known)
+
+
+async def test_many_approvals_do_not_hold_up_the_event_loop(store: Local) -> None:
+    """Whoever may put objects can put as many as he likes beside a statement."""
+    what = signed()
+    junk = [Approval("bob", b64encode(number.to_bytes(64, "big")).decode()) for number in range(640)]
+    actions = Listed(store)
+    actions.known = [filed(what, *junk, approved(what, "carol"))]
+    replica = Replica(store, FOUR_EYES)
+    overrides = StoredOverrides(
+        actions,
+        FOUR_EYES,
+        index=INDEX,
+        note=replica._note,  # noqa: SLF001
+        publish=replica.sink,
+    )
+    turns = await turns_during(overrides.refresh())
+    assert overrides.count() == 1
+    assert turns >= 10
 
 
 async def test_many_statements_do_not_hold_up_the_event_loop(store: Local) -> None:
@@ -320,6 +356,13 @@ async def test_many_statements_do_not_hold_up_the_event_loop(store: Local) -> No
         publish=replica.sink,
     )
     await overrides.refresh()
+    turns = await turns_during(overrides.refresh())
+    assert overrides.count() == 300
+    assert turns >= 3
+
+
+async def turns_during(work: Coroutine[None, None, None]) -> int:
+    """How often others could do something meanwhile."""
     turns = 0
 
     async def take_turns() -> None:
@@ -329,7 +372,6 @@ async def test_many_statements_do_not_hold_up_the_event_loop(store: Local) -> No
             await asyncio.sleep(0)
 
     others = asyncio.create_task(take_turns())
-    await overrides.refresh()
+    await work
     others.cancel()
-    assert overrides.count() == 300
-    assert turns >= 3
+    return turns

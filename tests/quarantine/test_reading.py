@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from scanner.ports import Stored
 from scanner.quarantine.actions import Kind, Signed
 from scanner.quarantine.catalogue import Query, State
 from scanner.quarantine.markers import new_marker
@@ -57,6 +60,33 @@ async def test_what_is_not_meant_is_not_read(store: Local) -> None:
     assert len(catalogue.contents[0].entries) == 1
 
 
+class Swollen(Local):
+    """What is there has another size than it says."""
+
+    async def listing(self, prefix: str) -> AsyncIterator[Stored]:
+        async for stored in super().listing(prefix):
+            yield replace(stored, size=100)
+
+
+async def test_what_is_larger_than_the_store_says_is_not_read(tmp_path: Path) -> None:
+    store = Swollen(tmp_path)
+    await put_record(store)
+    await store.put("v1/detections/2026/11/21/" + "0" * 32 + ".json", b" " * 20_000)
+    key, _ = new_marker(signed(Kind.HOLD))
+    await store.put(key, b" " * 20_000)
+    got = list[tuple[str, int | None]]()
+
+    async def get(key: str, largest: int | None = None) -> bytes | None:
+        got.append((key, largest))
+        return await Local.get(store, key, largest)
+
+    store.get = get  # type: ignore[method-assign]
+    catalogue = await read_catalogue(store, NOBODY)
+    assert len(got) == 3
+    assert {largest for _, largest in got} == {16_384}
+    assert [name.rsplit("/", 1)[1] for name in catalogue.strange] == ["0" * 32 + ".json"]
+
+
 async def test_samples_are_known_by_their_names_alone(store: Local) -> None:
     await put_sample(store, b"sample")
     samples, strange = await read_samples(store)
@@ -90,9 +120,9 @@ async def test_what_is_too_large_for_a_record_is_not_fetched(
     await store.put(huge, b" " * 20_000)
     fetched = []
 
-    async def get(key: str) -> bytes | None:
+    async def get(key: str, largest: int | None = None) -> bytes | None:
         fetched.append(key)
-        return await Local.get(store, key)
+        return await Local.get(store, key, largest)
 
     monkeypatch.setattr(store, "get", get)
     catalogue = await read_catalogue(store, NOBODY)

@@ -325,3 +325,75 @@ async def test_a_store_that_is_not_there_is_a_store_error() -> None:
     async with S3(Bucket("b", "", "http://127.0.0.1:9")) as store:
         with pytest.raises(StoreError, match="cannot be reached"):
             await store.get(KEY)
+
+
+# -- servers that lie ----------------------------------------------------------------------------
+
+
+def listed(*entries: str, more: str = "<IsTruncated>false</IsTruncated>") -> bytes:
+    """A page of a listing."""
+    return f"<ListBucketResult>{''.join(entries)}{more}</ListBucketResult>".encode()
+
+
+def entry(key: str, size: str = "1", modified: str = "2026-11-21T12:00:00Z") -> str:
+    return f"<Contents><Key>{key}</Key><LastModified>{modified}</LastModified><Size>{size}</Size></Contents>"
+
+
+def page(body: bytes) -> bytes:
+    return head("200 OK", [("Content-Length", str(len(body))), ("Connection", "close")]) + body
+
+
+async def keys_listed(answer: bytes) -> list[str]:
+    async with saying(answer) as url, S3(Bucket("b", "", url), deadline=2) as store:
+        return [stored.key async for stored in store.listing("v1/audit/")]
+
+
+async def test_a_page_of_names_is_understood() -> None:
+    assert await keys_listed(page(listed(entry("v1/audit/1.json")))) == ["v1/audit/1.json"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        listed("<Contents><Key>v1/audit/1</Key></Contents>"),
+        listed(entry("v1/audit/1", size="many")),
+        listed(entry("v1/audit/1", modified="yesterday")),
+        listed(entry("v1/audit/1", modified="9" * 20)),
+        listed(more="<IsTruncated>true</IsTruncated>"),
+        listed(entry("v1/objects/1")),
+        b"<html>",
+    ],
+)
+async def test_a_listing_that_is_none_is_a_store_error(body: bytes) -> None:
+    with pytest.raises(StoreError):
+        await keys_listed(page(body))
+
+
+async def test_a_listing_that_goes_round_in_circles_ends() -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>"
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreError, match="round"):
+            await keys_listed(page(listed(entry("v1/audit/1.json"), more=more)))
+
+
+async def got(answer: bytes, largest: int | None = None) -> bytes | None:
+    async with saying(answer) as url, S3(Bucket("b", "", url), deadline=2) as store:
+        return await store.get(KEY, largest)
+
+
+CHUNKED = head("200 OK", [("Transfer-Encoding", "chunked"), ("ETag", '"x"')])
+UNTIL_THE_END = head("200 OK", [("Connection", "close"), ("ETag", '"x"')])
+
+
+@pytest.mark.parametrize("answer", [CHUNKED + b"4\r\nabcd\r\n0\r\n\r\n", UNTIL_THE_END + b"abcd"])
+async def test_an_answer_that_does_not_say_how_long_it_is_is_read_as_far_as_it_may_be(answer: bytes) -> None:
+    assert await got(answer) == b"abcd"
+    assert await got(answer, 4) == b"abcd"
+    assert await got(answer, 3) == b""
+
+
+async def test_what_a_server_calls_its_refusal_stays_short() -> None:
+    body = f"<Error><Code>{'x' * 10_000}</Code></Error>".encode()
+    with pytest.raises(StoreError) as caught:
+        await got(head("403 Forbidden", [("Content-Length", str(len(body)))]) + body)
+    assert len(caught.value.info) < 200

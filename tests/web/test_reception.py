@@ -70,6 +70,7 @@ async def test_a_sender_above_the_lowest_rate_has_all_the_time_he_needs(
         assert (await client.ask(b"x" * 100)).status == 200
 
 
+@pytest.mark.slow
 async def test_a_slow_sender_is_cut_while_others_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanner.admission._PATIENCE", 0.1)
     service = await serve(media_size=2 * MIB, memory=8 * MIB, queue_wait=3)
@@ -130,6 +131,7 @@ async def test_what_is_arriving_when_the_service_stops_is_let_in(service: Servic
         await stopping
 
 
+@pytest.mark.slow
 async def test_what_does_not_arrive_when_the_service_stops_is_to_be_sent_again(service: Service) -> None:
     async with sending(service, MIB, first=bytes(1000)) as client:
         await service.site.drain(0.1)
