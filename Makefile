@@ -67,7 +67,7 @@ lock: debian-run $(VENV)/.dev ## pin the dependencies again; LOCK_ARGS=--upgrade
 	$(LOCK) --no-annotate -c requirements.txt -o tests/bench/reference/requirements.txt tests/bench/reference/requirements.in
 
 clean: ## remove the virtual environment and everything generated
-	rm -rf $(VENV) .bench *.egg-info build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .bench .corpus *.egg-info build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 debian-run:

@@ -18,12 +18,16 @@ say() { echo "bootstrap: $*" >&2; }
 
 command_or() { command -v "$1" >/dev/null 2>&1 || echo "$2"; }
 
+file_or() { [ -e "$1" ] || echo "$2"; }
+
 library_or() { ldconfig -p | grep -q "$1" || echo "$2"; }
 
 missing_to_run() {
     command_or clamd clamav-daemon
     command_or freshclam clamav-freshclam
     library_or libmagic.so.1 libmagic1
+    library_or libarchive.so.13 libarchive13
+    library_or libseccomp.so.2 libseccomp2
     command_or curl curl # for what README and the demo say to try
     "$PYTHON" -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
@@ -39,7 +43,23 @@ missing_to_test() {
     command_or nginx nginx
     command_or caddy caddy
     command_or haproxy haproxy
-    library_or libarchive.so.13 libarchive13
+    # What people pack with, for tests of what is in archives.
+    command_or ar binutils
+    command_or bzip2 bzip2
+    command_or compress ncompress
+    command_or cpio cpio
+    command_or genisoimage genisoimage
+    command_or jar default-jdk-headless
+    command_or lz4 lz4
+    command_or lzip lzip
+    command_or mksquashfs squashfs-tools
+    command_or qpdf qpdf
+    office=/usr/lib/libreoffice/program
+    file_or $office/libswlo.so libreoffice-writer-nogui
+    file_or $office/libsclo.so libreoffice-calc-nogui
+    file_or $office/libsdlo.so libreoffice-impress-nogui
+    command_or xz xz-utils
+    command_or zstd zstd
 }
 
 require_python() {

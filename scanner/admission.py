@@ -250,6 +250,11 @@ class Slots:
         self._big = _Lane(cores, wait)
 
     @property
+    def capacity(self) -> int:
+        """How many samples may hold one."""
+        return self._small.slots + self._big.slots
+
+    @property
     def in_flight(self) -> int:
         """Samples that hold a slot."""
         return self._small.in_flight + self._big.in_flight
@@ -301,7 +306,7 @@ class _Lane:
     _EXPECTED_TIME = 0.002  # seconds for the smallest, measured
 
     def __init__(self, slots: int, wait: float) -> None:
-        self._slots = slots
+        self.slots = slots
         self._wait = wait
         self._queue: list[_Turn] = []
         self._queued: dict[str, _Queued] = {}
@@ -314,7 +319,7 @@ class _Lane:
         return sum(1 for turn in self._queue if not turn.granted.done())
 
     async def take(self, size: int, caller: str) -> None:
-        if not self._queue and self.in_flight < self._slots:
+        if not self._queue and self.in_flight < self.slots:
             self.in_flight += 1
             return
         turn = self._enter(size, caller)
@@ -349,7 +354,7 @@ class _Lane:
         return turn
 
     def _serve(self) -> None:
-        while self._queue and (self._queue[0].granted.done() or self.in_flight < self._slots):
+        while self._queue and (self._queue[0].granted.done() or self.in_flight < self.slots):
             turn = heapq.heappop(self._queue)
             if not turn.granted.done():
                 self._forget(turn)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from scanner.admission import Budget, Slots
 from scanner.analysts import follow_analysts, rules_of
+from scanner.bus import Bus
 from scanner.clamd.freshclam import Freshclam
 from scanner.clamd.home import EMBEDDED, OWN_DATABASE
 from scanner.clamd.sources import Sources
@@ -27,7 +28,7 @@ from scanner.engines.clamav import ClamAV
 from scanner.epoch import Epoch
 from scanner.errors import ConfigError
 from scanner.event_sinks.log import Log
-from scanner.events import Bus, Publish
+from scanner.events import Publish
 from scanner.gauges import add_configuration_gauges, add_gauges
 from scanner.judge import Judge, databases_of, in_background, judging
 from scanner.key_files import (
@@ -306,9 +307,7 @@ def _prepare(
 ) -> Preparation:
     """Everything of `reload.RELOADABLE`; reads the secret files, and nothing else takes any time."""
     keys = _server_keys(config)
-    lists = config.policy.allowed_types, config.policy.blocked_types
-    pipeline = judge.pipeline.replacing(judge.mime.with_lists(*lists))
-    terms, rules = Terms(_policy(config), keys, pipeline), rules_of(config)
+    terms, rules = Terms(_policy(config), keys, judge.pipeline_under(config)), rules_of(config)
 
     def put_in_force() -> None:
         inspector.terms = terms

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_v
 from scanner.config_quarantine import Quarantine
 from scanner.config_values import (
     ClamdAddress,
+    Count,
     Duration,
     HeaderName,
     Headers,
@@ -176,6 +177,16 @@ class ClamAV(Section):
         return freshclam
 
 
+class Archives(Section):
+    """How far we unpack what clamd does not see into: [archives](archives.md)."""
+
+    depth: Count = Field(8, description="Archives inside of each other, in the file itself.")
+    members: Count = Field(10_000, description="In one file, those of the archives in it included.")
+    unpacked: Size = Field(300 * _MIB, description="What they may come to.")
+    time: Duration = Field(10.0, description="For unpacking one file. What clamd takes does not count.")
+    ratio: Count = Field(200, description="Of unpacked to packed bytes, for what comes to more than 50 MiB.")
+
+
 class Policy(Section):
     """Which media are handed over."""
 
@@ -187,6 +198,10 @@ class Policy(Section):
         None, description="If set, only these types, judged by content. `image/*` stands for all images."
     )
     blocked_types: tuple[MimeType, ...] | None = Field(None, description="If set, these types are refused.")
+    types_in_archives: bool = Field(
+        False,  # noqa: FBT003 - pydantic takes the default by position
+        description="Whether both lists hold for what is in archives, too.",
+    )
     encrypted_archives: Handling = Field("withhold", description="Archives with a password.")
     encrypted_documents: Handling = Field("withhold", description="Documents with a password.")
     unscannable: Handling = Field("withhold", description="Whatever else cannot be inspected.")
@@ -234,6 +249,7 @@ class Config(Section):
     crypto: Crypto = Crypto()
     limits: Limits = Limits()
     clamav: ClamAV = ClamAV()
+    archives: Archives = Archives()
     policy: Policy = Policy()
     verdict_cache: VerdictCache = VerdictCache()
     quarantine: Quarantine = Quarantine()

@@ -107,6 +107,7 @@ def _printable(value: SecretStr) -> SecretStr:
     return value
 
 
+Count = Annotated[int, Field(gt=0)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0), _quantity_schema(_SIZE_UNITS)]
 Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0), _quantity_schema(_TIME_UNITS)]
 DurationOrNone = Annotated[

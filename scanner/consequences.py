@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from functools import partial
 
+from scanner.bus import Bus
 from scanner.config import Config
 from scanner.errors import ConfigError
-from scanner.events import Bus
 from scanner.gauges import add_homeserver_quarantine_gauge
 from scanner.judge import in_background
 from scanner.key_files import read_token

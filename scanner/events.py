@@ -6,7 +6,7 @@ plaintext.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -130,6 +130,21 @@ class EngineFailed:
 
     engine: str
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveJudged:
+    """It was decided whether clamd sees all of an archive or document, and if not, its members were judged.
+
+    `kind` is its format; `answer`: plain, unpacked or unscannable, and then `reason` is why. `members` and
+    `size` (bytes) are what was unpacked, archives in it included.
+    """
+
+    kind: str
+    answer: str
+    reason: str | None = None
+    members: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +366,7 @@ Event = (
     | FlightJoined
     | EngineAnswered
     | EngineFailed
+    | ArchiveJudged
     | BackendChanged
     | Scanned
     | Delivered
@@ -374,19 +390,3 @@ Event = (
     | LibraryWarned
 )
 Publish = Callable[[Event], None]
-
-
-class Bus:
-    """Hands every event to every sink, in order, at once."""
-
-    def __init__(self, sinks: Sequence[Publish]) -> None:
-        self._sinks = list(sinks)
-
-    def add(self, sink: Publish) -> None:
-        """From now on tell `sink`, too."""
-        self._sinks.append(sink)
-
-    def publish(self, event: Event) -> None:
-        """Sinks do not block and do not raise."""
-        for sink in self._sinks:
-            sink(event)

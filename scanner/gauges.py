@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from scanner.admission import Budget, Slots
 from scanner.clamd.backend import ClamdBackend
 from scanner.clamd.findings import ENGINE
-from scanner.metrics import Metrics, Read
+from scanner.metrics import Metrics
 from scanner.ports import VerdictCache
+from scanner.series import Read
 
 
 def add_gauges(

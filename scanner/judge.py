@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scanner.admission import Budget, Slots
+from scanner.bus import Bus
 from scanner.canary import Canary
 from scanner.clamd.backend import Clamd
 from scanner.clamd.freshclam import databases
@@ -24,12 +25,13 @@ from scanner.clamd.home import DATABASE, EMBEDDED
 from scanner.clamd.neighbour import embedded_beside
 from scanner.clamd.protocol import ClamdAddress
 from scanner.config import Config
-from scanner.engines.archive import Archive
+from scanner.engines.archive import Archive, Limits
 from scanner.engines.clamav import ClamAV
 from scanner.engines.mime import Mime
-from scanner.events import BackendChanged, Bus, Event, Publish
+from scanner.events import BackendChanged, Event, Publish
 from scanner.pipeline import Pipeline
 from scanner.ports import Engine, Quarantine, VerdictCache
+from scanner.unpacking.unpacker import Unpacker
 from scanner.verdict import IndexSecret
 from scanner.verdict_cache.memory import Memory
 
@@ -40,10 +42,18 @@ class Judge:
 
     pipeline: Pipeline
     clamav: ClamAV
+    archive: Archive
     mime: Mime
+    others: Sequence[Engine]
     canary: Canary
     budget: Budget
     slots: Slots
+
+    def pipeline_under(self, config: Config) -> Pipeline:
+        """The pipeline with all that a reload may change of the engines."""
+        mime = self.mime.with_lists(config.policy.allowed_types, config.policy.blocked_types)
+        archive = self.archive.with_settings(_inside(config, mime, self.others), _limits(config))
+        return self.pipeline.replacing(mime).replacing(archive)
 
 
 @asynccontextmanager
@@ -64,15 +74,20 @@ async def judging(
     async with AsyncExitStack() as stack:
         clamav = await stack.enter_async_context(_clamav(config, embedded, bus.publish, epoch))
         mime = await stack.enter_async_context(Mime(config.policy.allowed_types, config.policy.blocked_types))
-        # Every engine: a file in `engines/`, and a line here.
-        engines: tuple[Engine, ...] = (
-            clamav,
-            Archive(),
-            mime,
+        others: tuple[Engine, ...] = (
+            # Every further engine: a file in `engines/`, and a line here. It sees what is in archives, too.
         )
         slots = Slots((os.cpu_count() or 1) * len(clamav.backends), config.limits.queue_wait)
+        archive = Archive(
+            await stack.enter_async_context(Unpacker(bus.publish, slots.capacity)),
+            clamav,
+            _inside(config, mime, others),
+            publish=bus.publish,
+            limits=_limits(config),
+            queue_wait=config.limits.queue_wait,
+        )
         pipeline = Pipeline(
-            engines=engines,
+            engines=(clamav, archive, mime, *others),
             cache=cache,
             slots=slots,
             index=index,
@@ -92,7 +107,7 @@ async def judging(
             media_size=limits.media_size,
             inspected=config.server.inspect_secret_file is not None,
         )
-        yield Judge(pipeline, clamav, mime, canary, budget, slots)
+        yield Judge(pipeline, clamav, archive, mime, others, canary, budget, slots)
 
 
 @asynccontextmanager
@@ -107,6 +122,17 @@ async def judging_files(config: Config, bus: Bus, note: Callable[[str], None]) -
         yield await stack.enter_async_context(
             judging(config, bus, embedded=embedded, cache=Memory(), index=index)
         )
+
+
+def _inside(config: Config, mime: Mime, others: Sequence[Engine]) -> Sequence[Engine]:
+    """Who judges what is in archives, beside clamd."""
+    policy = config.policy
+    has_lists = policy.allowed_types is not None or policy.blocked_types is not None
+    return (*others, mime) if policy.types_in_archives and has_lists else others
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(**dict(config.archives))
 
 
 def _clamav(config: Config, embedded: Clamd | None, publish: Publish, epoch: Callable[[], int]) -> ClamAV:

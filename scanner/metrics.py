@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import product, zip_longest
-from typing import TypeVar, assert_never
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics import MetricWrapperBase
 
+from scanner import metric_labels as values
 from scanner.events import (
     ActionJudged,
     ActionsUnread,
     Answered,
+    ArchiveJudged,
     AuditBroken,
     AuditSigned,
     BackendChanged,
@@ -48,54 +48,17 @@ from scanner.events import (
     ReloadFailed,
     Scanned,
     SignaturesUpdated,
-    Source,
     StageTimed,
     StoreFailed,
     UpstreamAnswered,
     VerdictLookedUp,
 )
-from scanner.verdict import Category, Outcome, Reason
+from scanner.series import OTHER, Gauges, Labels, Read, Series
+from scanner.verdict import Category, Reason
 
-# The reasons of the scanner API and the errcodes on the homeserver's routes (facts/wire.md): ours, and those
-# that it says of media every day; its others count as `other`.
-REASONS = (
-    *("M_CANNOT_OVERWRITE_MEDIA", "M_FORBIDDEN", "M_LIMIT_EXCEEDED", "M_MISSING_TOKEN", "M_NOT_FOUND"),
-    *("M_NOT_YET_UPLOADED", "M_TOO_LARGE", "M_UNKNOWN", "M_UNKNOWN_TOKEN"),
-    *("MCS_BAD_DECRYPTION", "MCS_MALFORMED_JSON", "MCS_MEDIA_FAILED_TO_DECRYPT", "MCS_MEDIA_NOT_CLEAN"),
-    *("MCS_MEDIA_REQUEST_FAILED", "MCS_MIME_TYPE_FORBIDDEN"),
-)
-_REJECTIONS = ("overload", "shutdown", "timeout", "too_large")
-_OBJECTIONS = (*Reason, "overload", "timeout")
-_RESULTS = ("clean", "found", "error", "timeout", "limit", "eof")
-_DECRYPT_FAILURES = ("body", "hash", "key", "version")
-_WRITES = ("stored", "existing", "replaced", "failed")
-# `upstream.admin.Fate`, and `failed`.
-_FATES = ("quarantined", "protected", "gone", "released", "failed")
-# `quarantine.actions` knows these words; a test holds both to each other.
-_ACTIONS = ("release", "allow", "deny", "forget", "delete", "hold", "unhold", "export", "other")
-_STANDINGS = (
-    *("approved", "waiting", "early", "expired", "forged", "other_store"),
-    *("self_approved", "replayed", "malformed"),
-)
-_OVERRIDES = {True: "allow", False: "deny"}
-_UPDATES = ("updated", "current", "cooldown", "failed")
-_LOOKUPS = ("hit", "miss", "stale")
-_UPSTREAMS = ("homeserver",)
 _PREFIX = "media_scanner_"
-_OTHER = "other"
-_CODES = tuple(map(str, (200, 304, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 502, 503, 504)))
-_UPSTREAM_CODES = (*_CODES, "301", "302", "307", "308", "501", "error", "timeout")
-_SOURCES = tuple(source.value for source in Source if source is not Source.CANARY)
-_OUTCOMES = {outcome: outcome.name.lower() for outcome in Outcome}
-_BOOLEANS = {False: "false", True: "true"}
-_STAGES = ("queue", "fetch", "decrypt", "engine", "quarantine", "total")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 _SIZES = tuple(2**power for power in range(10, 26))
-
-_Metric = TypeVar("_Metric", bound=MetricWrapperBase)
-_Labels = tuple[str, ...]
-# At every scrape: label values, in the order of the labels' names, and their number.
-Read = Callable[[], Iterable[tuple[Sequence[str], float]]]
 
 
 class Metrics:
@@ -118,6 +81,7 @@ class Metrics:
         self.gauge("build_info", "What runs here.", lambda: build, ("version", "python"))
         self._define_http(dict.fromkeys(routes))
         self._define_scans()
+        self._define_archives()
         self._define_work(tuple(backends), tier)
         self._define_quarantine()
 
@@ -136,34 +100,39 @@ class Metrics:
             _SECONDS,
         )
         self._rejected = self._counter(
-            "requests_rejected_total", "Requests turned away unscanned.", ("reason",), product(_REJECTIONS)
+            "requests_rejected_total",
+            "Requests turned away unscanned.",
+            ("reason",),
+            product(values.REJECTIONS),
         )
-        self._blocked = self._counter("blocked_responses_total", "Refusals.", ("reason",), product(REASONS))
+        self._blocked = self._counter(
+            "blocked_responses_total", "Refusals.", ("reason",), product(values.REASONS)
+        )
 
     def _define_scans(self) -> None:
         self._scans = self._counter(
             "scans_total",
             "Contents judged by the engines; recalled verdicts do not count.",
             ("source", "verdict", "encrypted"),
-            product(_SOURCES, _OUTCOMES.values(), _BOOLEANS.values()),
+            product(values.SOURCES, values.OUTCOMES.values(), values.BOOLEANS.values()),
         )
         self._scanned_bytes = self._counter(
-            "scanned_bytes_total", "Sizes of the contents judged.", ("source",), product(_SOURCES)
+            "scanned_bytes_total", "Sizes of the contents judged.", ("source",), product(values.SOURCES)
         )
         self._sizes = self._histogram(
-            "media_size_bytes", "Sizes of the contents judged.", ("source",), product(_SOURCES), _SIZES
+            "media_size_bytes", "Sizes of the contents judged.", ("source",), product(values.SOURCES), _SIZES
         )
         self._detections = self._counter(
             "detections_total",
             "Requests for infected media, recalled verdicts included.",
             ("source", "encrypted", "category"),
-            product(_SOURCES, _BOOLEANS.values(), Category),
+            product(values.SOURCES, values.BOOLEANS.values(), Category),
         )
         self._would_block = self._counter(
             "would_block_total",
             "Requests that enforcing would have refused, counted while the policy observes.",
             ("source", "reason"),
-            product(_SOURCES, _OBJECTIONS),
+            product(values.SOURCES, values.OBJECTIONS),
         )
         self._fail_open = self._counter(
             "fail_open_total",
@@ -175,10 +144,29 @@ class Metrics:
             "decrypt_failures_total",
             "Attachments that did not decrypt.",
             ("reason",),
-            product(_DECRYPT_FAILURES),
+            product(values.DECRYPT_FAILURES),
         )
         self._stage_seconds = self._histogram(
-            "scan_duration_seconds", "Stages of scans.", ("stage",), product(_STAGES), _SECONDS
+            "scan_duration_seconds", "Stages of scans.", ("stage",), product(values.STAGES), _SECONDS
+        )
+
+    def _define_archives(self) -> None:
+        self._archives = self._counter(
+            "archive_answers_total",
+            "Archives and documents that the engines judged.",
+            ("kind", "answer"),
+            product(values.KINDS, values.ANSWERS),
+        )
+        self._archive_reasons = self._counter(
+            "archive_unscannable_total", "Why those were that are.", ("reason",), product(Reason)
+        )
+        self._archive_members = self._total("archive_members_total", "Files unpacked.")
+        self._archive_bytes = self._total("archive_unpacked_bytes_total", "Their sizes.")
+        self._worker_restarts = self._counter(
+            "archive_worker_restarts_total",
+            "Processes that had to be replaced.",
+            ("reason",),
+            product(values.ENDS),
         )
 
     def _define_work(self, backends: Sequence[tuple[str, str]], tier: str) -> None:
@@ -186,7 +174,7 @@ class Metrics:
             "verdict_cache_requests_total",
             "Verdicts asked of a cache.",
             ("tier", "result"),
-            product([tier], _LOOKUPS),
+            product([tier], values.LOOKUPS),
         )
         self._joined = self._counter(
             "singleflight_joined_total",
@@ -198,7 +186,7 @@ class Metrics:
             "engine_requests_total",
             "Answers of engines' backends.",
             ("engine", "backend", "result"),
-            [(*backend, result) for backend, result in product(backends, _RESULTS)],
+            [(*backend, result) for backend, result in product(backends, values.RESULTS)],
         )
         self._engine_seconds = self._histogram(
             "engine_request_duration_seconds",
@@ -211,17 +199,17 @@ class Metrics:
             "upstream_requests_total",
             "Answers of the servers behind us.",
             ("upstream", "code"),
-            product(_UPSTREAMS, _UPSTREAM_CODES),
+            product(values.UPSTREAMS, values.UPSTREAM_CODES),
         )
         self._upstream_seconds = self._histogram(
             "upstream_request_duration_seconds",
             "How long the servers behind us took to answer.",
             ("upstream",),
-            product(_UPSTREAMS),
+            product(values.UPSTREAMS),
             _SECONDS,
         )
         self._signature_updates = self._counter(
-            "signature_updates_total", "Runs of our freshclam.", ("result",), product(_UPDATES)
+            "signature_updates_total", "Runs of our freshclam.", ("result",), product(values.UPDATES)
         )
         self._canary_success = self._number(
             "canary_last_success_timestamp_seconds", "When a backend last answered the canary rightly."
@@ -230,19 +218,25 @@ class Metrics:
 
     def _define_quarantine(self) -> None:
         self._quarantine_writes = self._counter(
-            "quarantine_writes_total", "Samples and records on their way.", ("result",), product(_WRITES)
+            "quarantine_writes_total",
+            "Samples and records on their way.",
+            ("result",),
+            product(values.WRITES),
         )
         self._homeserver_quarantine = self._counter(
-            "homeserver_quarantine_total", "What became of media there.", ("result",), product(_FATES)
+            "homeserver_quarantine_total", "What became of media there.", ("result",), product(values.FATES)
         )
         self._actions = self._counter(
             "quarantine_actions_total",
             "Analysts' statements found in the store.",
             ("action", "result"),
-            product(_ACTIONS, _STANDINGS),
+            product(values.ACTIONS, values.STANDINGS),
         )
         self._overridden = self._counter(
-            "overridden_total", "Decisions that an analyst made.", ("override",), product(_OVERRIDES.values())
+            "overridden_total",
+            "Decisions that an analyst made.",
+            ("override",),
+            product(values.OVERRIDES.values()),
         )
 
     def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each event
@@ -255,13 +249,13 @@ class Metrics:
             case VerdictLookedUp():
                 self._lookups[event.tier, event.result].inc()
             case UpstreamAnswered():
-                self._upstream_requests[event.upstream, event.code].inc()
-                self._upstream_seconds[(event.upstream,)].observe(event.seconds)
+                self._count_upstream(event)
             case EngineAnswered():
-                self._engine_requests[event.engine, event.backend, event.result].inc()
-                self._engine_seconds[event.engine, event.backend].observe(event.seconds)
+                self._count_engine(event)
             case Scanned():
                 self._count_scan(event)
+            case ArchiveJudged():
+                self._count_archive(event)
             case FlightJoined(scope):
                 self._joined[(scope,)].inc()
             case Detected():
@@ -272,20 +266,18 @@ class Metrics:
                 self._decrypt_failures[(cause,)].inc()
             case Rejected(cause):
                 self._rejected[(cause,)].inc()
-            case QuarantineStored(new=new):
-                self._quarantine_writes[("stored" if new else "existing",)].inc()
-            case QuarantineFailed():
-                self._quarantine_writes[("failed",)].inc()
-            case QuarantineReplaced():
-                self._quarantine_writes[("replaced",)].inc()
+            case QuarantineStored() | QuarantineFailed() | QuarantineReplaced():
+                self._count_write(event)
             case HomeserverTold(result=result):
                 self._homeserver_quarantine[(result,)].inc()
             case ActionJudged(action=action, result=result):
                 self._actions[action, result].inc()
             case Overridden(override=override):
-                self._overridden[(_OVERRIDES[override.allow],)].inc()
+                self._overridden[(values.OVERRIDES[override.allow],)].inc()
             case SignaturesUpdated(result):
                 self._signature_updates[(result,)].inc()
+            case ProcessChanged("unpacking", "ended", reason):
+                self._worker_restarts[(reason,)].inc()
             case CanaryRan():
                 self._count_canary(event)
             case ActionsUnread() | AuditBroken() | AuditSigned() | BackendChanged() | BadRequest():
@@ -299,7 +291,7 @@ class Metrics:
 
     def gauge(self, name: str, documentation: str, read: Read, labels: Sequence[str] = ()) -> None:
         """Add gauges that `read` knows; without labels, of one number and an empty tuple."""
-        self._registry.register(_Gauges(_PREFIX + name, documentation, read, labels))
+        self._registry.register(Gauges(_PREFIX + name, documentation, read, labels))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the format that the Accept header asks for, and its content type."""
@@ -315,18 +307,39 @@ class Metrics:
         if event.reason is not None and event.code >= 400:
             self._blocked[(event.reason,)].inc()
 
+    def _count_upstream(self, event: UpstreamAnswered) -> None:
+        self._upstream_requests[event.upstream, event.code].inc()
+        self._upstream_seconds[(event.upstream,)].observe(event.seconds)
+
+    def _count_engine(self, event: EngineAnswered) -> None:
+        self._engine_requests[event.engine, event.backend, event.result].inc()
+        self._engine_seconds[event.engine, event.backend].observe(event.seconds)
+
     def _count_scan(self, event: Scanned) -> None:
         source = (event.source.value,)
-        self._scans[*source, _OUTCOMES[event.verdict.outcome], _BOOLEANS[event.encrypted]].inc()
+        self._scans[*source, values.OUTCOMES[event.verdict.outcome], values.BOOLEANS[event.encrypted]].inc()
         self._scanned_bytes[source].inc(event.size)
         self._sizes[source].observe(event.size)
 
+    def _count_archive(self, event: ArchiveJudged) -> None:
+        self._archives[event.kind, event.answer].inc()
+        self._archive_members.inc(event.members)
+        self._archive_bytes.inc(event.size)
+        if event.reason is not None:
+            self._archive_reasons[(event.reason,)].inc()
+
+    def _count_write(self, event: QuarantineStored | QuarantineFailed | QuarantineReplaced) -> None:
+        result = "replaced" if isinstance(event, QuarantineReplaced) else "failed"
+        if isinstance(event, QuarantineStored):
+            result = "stored" if event.new else "existing"
+        self._quarantine_writes[(result,)].inc()
+
     def _count_detection(self, event: Detected) -> None:
         category = next((found.category for found in event.verdict.detections), Category.OTHER)
-        self._detections[event.occasion.source, _BOOLEANS[event.occasion.encrypted], category].inc()
+        self._detections[event.occasion.source, values.BOOLEANS[event.occasion.encrypted], category].inc()
 
     def _count_observed(self, event: Observed) -> None:
-        self._would_block[event.occasion.source, event.reason or _OTHER].inc()
+        self._would_block[event.occasion.source, event.reason or OTHER].inc()
         if event.delivered:
             self._fail_open[("observe",)].inc()
 
@@ -336,58 +349,32 @@ class Metrics:
             self._canary_success.set(time.time())
 
     def _counter(
-        self, name: str, documentation: str, labels: Sequence[str], declared: Iterable[_Labels]
-    ) -> _Series[Counter]:
-        return _Series(Counter(_PREFIX + name, documentation, labels, registry=self._registry), declared)
+        self, name: str, documentation: str, labels: Sequence[str], declared: Iterable[Labels]
+    ) -> Series[Counter]:
+        return Series(Counter(_PREFIX + name, documentation, labels, registry=self._registry), declared)
 
     def _histogram(
         self,
         name: str,
         documentation: str,
         labels: Sequence[str],
-        declared: Iterable[_Labels],
+        declared: Iterable[Labels],
         buckets: Sequence[float],
-    ) -> _Series[Histogram]:
+    ) -> Series[Histogram]:
         metric = Histogram(_PREFIX + name, documentation, labels, registry=self._registry, buckets=buckets)
-        return _Series(metric, declared)
+        return Series(metric, declared)
+
+    def _total(self, name: str, documentation: str) -> Counter:
+        return Counter(_PREFIX + name, documentation, registry=self._registry)
 
     def _number(self, name: str, documentation: str) -> Gauge:
         return Gauge(_PREFIX + name, documentation, registry=self._registry)
 
 
-class _Series(dict[_Labels, _Metric]):
-    """The children of one metric, made beforehand for all `declared` label values."""
-
-    def __init__(self, metric: _Metric, declared: Iterable[_Labels]) -> None:
-        super().__init__({labels: metric.labels(*labels) for labels in declared})
-        self._metric = metric
-        self._known = [frozenset(values) for values in zip(*self, strict=True)]
-
-    def __missing__(self, labels: _Labels) -> _Metric:
-        """Not kept: `labels` may be a peer's invention."""
-        values = zip_longest(labels, self._known, fillvalue=frozenset[str]())
-        return self._metric.labels(*(value if value in known else _OTHER for value, known in values))
-
-
-class _Gauges:
-    """A collector of numbers that somebody else knows."""
-
-    def __init__(self, name: str, documentation: str, read: Read, labels: Sequence[str]) -> None:
-        self._family = (name, documentation, labels)
-        self._read = read
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        name, documentation, labels = self._family
-        family = GaugeMetricFamily(name, documentation, labels=labels)
-        for values, number in self._read():
-            family.add_metric(values, number)
-        yield family
-
-
-def _possible_answers(routes: Iterable[tuple[str, str]]) -> Iterator[_Labels]:
+def _possible_answers(routes: Iterable[tuple[str, str]]) -> Iterator[Labels]:
     """Route, method and code of the answers there can be, but for those to a wrong method."""
     for method, template in routes:
         yield template, "OPTIONS", "204"
         for answered in ("GET", "HEAD") if method == "GET" else (method,):
-            for code in _CODES:
+            for code in values.CODES:
                 yield template, answered, code

@@ -184,10 +184,11 @@ class Pipeline:
             verdict = await self._judge(sample, caller)
         finally:
             body.release()
-        self._publish(Scanned(occasion.source, occasion.encrypted, sample.size, verdict))
+        told = verdict.without_paths()
+        self._publish(Scanned(occasion.source, occasion.encrypted, sample.size, told))
         to_keep = self._is_to_keep(verdict, encrypted=sample.encrypted)
         if verdict.conclusive and verdict.versions is not None and not to_keep:
-            await self._remember(content, verdict, verdict.versions, keyless=sample.keyless)
+            await self._remember(content, told, verdict.versions, keyless=sample.keyless)
         return verdict
 
     async def _remember(
@@ -244,7 +245,7 @@ class Pipeline:
         async with self._small_kept if sample.size <= Slots.SMALL else self._big_kept:
             await slot.aclose()
             with self._timed("quarantine"):
-                return replace(verdict, kept=await self._quarantine.keep(sample, verdict))
+                return replace(verdict, kept=await self._quarantine.keep(sample, verdict.without_paths()))
 
     def _is_to_keep(self, verdict: Verdict, *, encrypted: bool) -> bool:
         """A verdict without its sample is not remembered: the next sight of the content brings it.

@@ -98,7 +98,13 @@ def _verdict(told: dict[str, Any]) -> Verdict:
     """As if one engine had said it."""
     try:
         outcome, reason = Outcome[str(told["outcome"]).upper()], told["reason"]
-        found = tuple(Detection(str(name)) for name in told["signatures"])
+        found = _found(told)
         return Verdict((Report("remote", outcome, reason=reason and Reason(reason), detections=found),))
     except (KeyError, TypeError, ValueError):
         raise ScannerError("the scanner answers something else than a decision") from None
+
+
+def _found(told: dict[str, Any]) -> tuple[Detection, ...]:
+    """What is remembered there has its signatures alone."""
+    found = told.get("found") or [{"signature": name, "path": ""} for name in told["signatures"]]
+    return tuple(Detection(str(each["signature"]), str(each["path"])) for each in found)

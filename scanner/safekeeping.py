@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from scanner.bus import Bus
 from scanner.config import Config
 from scanner.config_quarantine import Quarantine
 from scanner.consequences import forget_deliveries, keep_deliveries
 from scanner.crypto.envelope import Mode, public_key_of
 from scanner.errors import ConfigError, EnvelopeError
-from scanner.events import Bus
 from scanner.gauges import add_quarantine_gauges
 from scanner.judge import in_background
 from scanner.key_files import QUARANTINE_KEY, read_or_generate_secret, read_secret

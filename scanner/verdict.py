@@ -12,10 +12,12 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import NewType
+
+from scanner.member_names import printable, shortened, shown
 
 ContentId = NewType("ContentId", bytes)
 VerdictKey = NewType("VerdictKey", bytes)
@@ -52,6 +54,7 @@ class Reason(StrEnum):
     TIME_LIMIT = "time_limit"
     DAMAGED = "damaged"
     AMBIGUOUS = "ambiguous"
+    READERS_DISAGREE = "readers_disagree"
     # failed
     ENGINE_UNAVAILABLE = "engine_unavailable"
     ENGINE_ERROR = "engine_error"
@@ -89,14 +92,25 @@ _SIGNATURE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One named finding. The name may come from a hostile database: it is escaped at birth."""
+    """One named finding. The name may come from a hostile database: it is escaped at birth.
+
+    `path` is where it lies in an archive, "" where it is the file itself: names that somebody wrote into a
+    private room. They are for whoever brought the file, and go into no event and no store.
+    """
 
     signature: str
+    path: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not _SIGNATURE_NAME.fullmatch(self.signature):
             escaped = re.sub(r"[^A-Za-z0-9._-]", lambda m: f"_x{ord(m[0]):x}_", self.signature)
             object.__setattr__(self, "signature", escaped[:128] or "unnamed")
+        if self.path:
+            object.__setattr__(self, "path", shortened(printable(self.path)))
+
+    def inside(self, member: bytes) -> Detection:
+        """As it is seen from outside of the archive in which it lies in `member`, a name as it stands."""
+        return replace(self, path="/".join(filter(None, (shown(member), self.path))))
 
     @property
     def category(self) -> Category:
@@ -107,12 +121,20 @@ class Detection:
         return Category.OTHER
 
 
+def located(detections: Iterable[Detection]) -> tuple[Detection, ...]:
+    """Each once, and none without a path that is also there with one."""
+    unique = dict.fromkeys(detections)
+    inside = {found.signature for found in unique if found.path}
+    return tuple(found for found in unique if found.path or found.signature not in inside)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """One engine's statement about one sample.
 
     `version` is the engine's (signatures and settings) in force when it was asked; None means that it
-    was not certain, and that the verdict must not be remembered.
+    was not certain, and that the verdict must not be remembered. `asked` are name and version of engines
+    that it asked itself, about what is in the sample.
     """
 
     engine: str
@@ -120,6 +142,12 @@ class Report:
     version: str | None = None
     reason: Reason | None = None
     detections: tuple[Detection, ...] = ()
+    asked: frozenset[tuple[str, str | None]] = frozenset()
+
+    def without_paths(self) -> Report:
+        """Each signature once, wherever it was found."""
+        names = dict.fromkeys(found.signature for found in self.detections)
+        return replace(self, detections=tuple(map(Detection, names)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +186,21 @@ class Verdict:
 
     @property
     def versions(self) -> Mapping[str, str] | None:
-        """Engine name to version, None where one is not certain."""
+        """Engine name to version, None where one is not certain, or the whole was judged by another."""
         known = {report.engine: report.version for report in self.reports if report.version is not None}
-        return known if len(known) == len(self.reports) else None
+        agreed = all(known.get(name) == version for report in self.reports for name, version in report.asked)
+        return known if agreed and len(known) == len(self.reports) else None
 
     @property
     def detections(self) -> tuple[Detection, ...]:
         """What all engines named."""
         return tuple(found for report in self.reports for found in report.detections)
+
+    def without_paths(self) -> Verdict:
+        """For everybody but who brought the file: what was detected, and not in which member."""
+        if not any(found.path for found in self.detections):
+            return self
+        return replace(self, reports=tuple(report.without_paths() for report in self.reports))
 
     def to_json(self) -> str:
         """For the stores; `from_json` reads it back."""

@@ -8,8 +8,19 @@ import lzma
 import random
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from tests.archive_records import (
+    ar_member,
+    cpio_member,
+    frames,
+    gzip_header,
+    pax_header,
+    same_zip_field,
+    wrapped,
+    zip64_extra,
+)
 from tests.archives import TEXT, streamed_zip_of, tar_of, zip_of
 
 Mutation = Callable[[random.Random, bytes], bytes]
@@ -64,15 +75,28 @@ _PREFIXES = (
 )
 
 
-def mutant(chance: random.Random, archives: list[bytes]) -> bytes:
-    """One of the archives after a few mutations, sometimes inside another one."""
-    data = chance.choice(archives)
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """An archive of some kind after some mutations, by name."""
+
+    data: bytes
+    kind: str
+    mutations: tuple[str, ...]
+
+
+def mutate(chance: random.Random, archives: Mapping[str, bytes]) -> Mutant:
+    """One of the archives after a few mutations, sometimes inside another one; up to 1 MiB."""
+    kinds = sorted(archives)
+    kind = chance.choice(kinds)
+    data, mutations = archives[kind], []
     for _ in range(chance.choice((1, 1, 1, 2, 2, 3, 4))):
         mutation = chance.choice(_MUTATIONS)
-        data = (
-            mutation(chance, data) if mutation is not _join else _join(chance, data, chance.choice(archives))
-        )
-    return data[: 1 << 20]
+        if mutation is _join:
+            data = _join(chance, data, archives[chance.choice(kinds)])
+        else:
+            data = mutation(chance, data)
+        mutations.append(mutation.__name__.strip("_"))
+    return Mutant(data[: 1 << 20], kind, tuple(mutations))
 
 
 def _structure(chance: random.Random, data: bytes) -> int:
@@ -236,4 +260,13 @@ _MUTATIONS: tuple[Mutation, ...] = (
     _nest,
     _nest,
     _reseal_7z,
+    same_zip_field,
+    zip64_extra,
+    frames,
+    gzip_header,
+    ar_member,
+    cpio_member,
+    pax_header,
+    wrapped,
+    wrapped,
 )

@@ -8,10 +8,12 @@ import io
 import lzma
 import os
 import shutil
+import struct
 import subprocess
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,28 @@ from typing import Any
 import py7zr
 
 from scanner.containers.inspection import Part
-from scanner.engines.archive import inspect
+from scanner.containers.opening import inspect
+from scanner.containers.readers import Reader
+from scanner.unpacking import by_libarchive, by_zipfile
 from scanner.verdict import Reason
+from tests.python_readers import readings
 
 SEVENZIP = shutil.which("7zz") or shutil.which("7z")
 TEXT = b"The quick brown fox jumps over the lazy dog.\n" * 40
+# With what sound and crooked containers are opened.
+SOUND, CROOKED = (Reader.LIBARCHIVE,), (Reader.LIBARCHIVE, Reader.ZIPFILE)
 _TIMEOUT = 20
+# Programs that look at nothing but the first bytes.
+_MAGIC: dict[str, bytes | tuple[bytes, ...]] = {
+    "gzip": b"\x1f",
+    "bzip2": b"BZh",
+    "xz": b"\xfd7z",
+    "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
+    "lz4": (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18", b"\x50\x2a\x4d\x18"),
+    "lzip": b"LZIP",
+    "cpio": (b"0707", b"\xc7\x71", b"\x71\xc7"),
+    "dpkg-deb": b"!<arch>",
+}
 
 
 class _Pipe(io.RawIOBase):
@@ -96,6 +114,51 @@ def sevenzip_of(
     return buffer.getvalue()
 
 
+def rar4_of(files: Mapping[str, bytes], *, flags: int = 0, main: int = 0) -> bytes:
+    """A RAR 4 of stored files: nobody else's program may write one."""
+    blocks = _rar4_block(0x73, main, bytes(6))
+    for name, content in files.items():
+        crc = zlib.crc32(content)
+        fields = struct.pack(
+            "<2LB2L2BHL", len(content), len(content), 3, crc, 33, 20, 0x30, len(name), 0o100644
+        )
+        blocks += _rar4_block(0x74, 0x8000 | flags, fields + name.encode()) + content
+    return b"Rar!\x1a\x07\0" + blocks + _rar4_block(0x7B, 0x4000, b"")
+
+
+def _rar4_block(kind: int, flags: int, fields: bytes) -> bytes:
+    body = struct.pack("<BHH", kind, flags, 7 + len(fields)) + fields
+    return struct.pack("<H", zlib.crc32(body) & 0xFFFF) + body
+
+
+def rar5_of(files: Mapping[str, bytes], *, extra: bytes = b"", flags: int = 0, main: int = 0) -> bytes:
+    """A RAR 5 of stored files."""
+    blocks = rar5_block(1, 0, bytes([main]))
+    for name, content in files.items():
+        fields = bytes([4 | flags]) + vint(len(content)) + vint(0o100644)
+        fields += struct.pack("<L", zlib.crc32(content)) + b"\0\1" + vint(len(name)) + name.encode()
+        blocks += rar5_block(2, 0, fields, content, extra)
+    return b"Rar!\x1a\x07\1\0" + blocks + rar5_block(5, 0, b"\0")
+
+
+def rar5_block(kind: int, flags: int, fields: bytes, data: bytes = b"", extra: bytes = b"") -> bytes:
+    """A header with its checksum, and the data behind it."""
+    sizes = (vint(len(extra)) if extra else b"") + (vint(len(data)) if data else b"")
+    body = bytes([kind, flags | bool(extra) | 2 * bool(data)]) + sizes + fields + extra
+    body = vint(len(body)) + body
+    return struct.pack("<L", zlib.crc32(body)) + body + data
+
+
+def vint(number: int) -> bytes:
+    """7 bits a byte, the lowest first."""
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + vint(rest) if rest else bytes([low])
+
+
+_PACKAGE = (
+    "mkdir -p d/DEBIAN && cp {files} d && echo Maintainer: m > d/DEBIAN/control && "
+    "printf 'Package: p\\nVersion: 1\\nArchitecture: all\\nDescription: d\\n' >> d/DEBIAN/control && "
+)
 # {a} is the archive's path; files are in the working directory.
 _COMMANDS = {
     "zip": "zip -q {a} {files}",
@@ -158,8 +221,27 @@ _DUBIOUS_COMMANDS = {
     "xar": "bsdtar --format=xar -cf {a} {files}",
     "warc": "bsdtar --format=warc -cf {a} {files}",
     "iso": "bsdtar --format=iso9660 -cf {a} {files}",
+    "cab": "gcab -c {a} {files}",
+    "cab-zipped": "gcab -cz {a} {files}",
     "wim": "{sevenzip} a -bso0 -twim {a} {files}",
     "squashfs": "mksquashfs {files} {a} -quiet -no-progress > /dev/null",
+    "tar.lz": "tar -c {files} | lzip -c > {a}",
+    "tar.lz4": "tar -c {files} | lz4 -q -c > {a}",
+    "tar.Z": "tar -c {files} | compress -fc > {a}",
+    "newc-by-cpio": "ls {files} | cpio -o -H newc --quiet > {a}",
+    "crc-by-cpio": "ls {files} | cpio -o -H crc --quiet > {a}",
+    "bin-by-cpio": "ls {files} | cpio -o -H bin --quiet > {a}",
+    "initramfs": "ls text | cpio -o -H newc --quiet > {a}; ls first | cpio -o -H newc --quiet | gzip >> {a}",
+    "ar-by-ar": "ar rc {a} {files}",
+    "deb": _PACKAGE + "dpkg-deb -b d {a}",
+    "deb-gzip": _PACKAGE + "dpkg-deb -Zgzip -b d {a}",
+    "deb-zstd": _PACKAGE + "dpkg-deb -Zzstd -b d {a}",
+    "deb-stored": _PACKAGE + "dpkg-deb -Znone -b d {a}",
+    "iso-by-genisoimage": "genisoimage -quiet -J -r -o {a} {files}",
+    "tar-in-7z": "tar -cf t.tar {files} && {sevenzip} a -bso0 -t7z -m0=PPMd {a} t.tar",
+    "zst-in-zip": "zstd -q {first} && zip -q {a} first.zst text",
+    "zip-in-zst": "zip -q z.zip {files} && zstd -q -c z.zip > {a}",
+    "deb-in-zip": _PACKAGE + "dpkg-deb -b d p.deb && zip -q {a} p.deb text",
 }
 _ENCRYPTED_COMMANDS = {
     "zip-password": "zip -q -P secret {a} {files}",
@@ -188,9 +270,20 @@ def innocent(first: bytes) -> dict[str, bytes]:
     }
 
 
+# What Krita once forgot to list, with letters for a CRC and sizes (facts/archives.md).
+_STRAY_MIMETYPE = (
+    b"PK\3\4\x14\0\0\0\0\0\x87;G\xfcCRCqCSIZUSIZ" + b"\x08\0\0\0mimetype" + b"application/x-krita"
+)
+
+
 def dubious(first: bytes) -> dict[str, bytes]:
     """Archives into which clamd does not see, or not surely."""
     return _made(_DUBIOUS_COMMANDS, first) | {
+        "zip-behind-junk": b"junk\n" + zip_of({"first": first, "text": TEXT}),
+        "zip-before-junk": zip_of({"first": first, "text": TEXT}) + b"junk\n",
+        "zip-of-krita": _STRAY_MIMETYPE + zip_of({"first": first, "mimetype": b"application/x-krita"}),
+        "rar4": rar4_of({"first": first, "text": TEXT}),
+        "rar5": rar5_of({"first": first, "text": TEXT}),
         "bz2-twice": bz2.compress(first[:30]) + bz2.compress(first[30:]),
         "gz-and-more": gzip.compress(first) + b"more",
         "gz-with-its-old-magic": b"\x1f\x9e" + gzip.compress(first)[2:],
@@ -231,7 +324,7 @@ def extracted(data: bytes, wanted: bytes, depth: int = 3) -> str | None:
 
 
 def _readers(data: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    yield "zipfile", _by_zipfile(data)
+    yield from readings(data)
     for reader, command in (
         ("7z", [SEVENZIP or "7z", "x", "-y", "-psecret", "-o{out}", "{file}"]),
         ("unzip", ["unzip", "-o", "-qq", "-P", "secret", "{file}", "-d", "{out}"]),
@@ -241,29 +334,19 @@ def _readers(data: bytes) -> Iterator[tuple[str, list[bytes]]]:
         ("gzip", ["bash", "-c", "gzip -dc < {file} > {out}/out"]),
         ("bzip2", ["bash", "-c", "bzip2 -dc < {file} > {out}/out"]),
         ("xz", ["bash", "-c", "xz -dc < {file} > {out}/out"]),
+        ("zstd", ["bash", "-c", "zstd -dc < {file} > {out}/out"]),
+        ("lz4", ["bash", "-c", "lz4 -dc < {file} > {out}/out"]),
+        ("lzip", ["bash", "-c", "lzip -dc < {file} > {out}/out"]),
+        ("cpio", ["bash", "-c", "cd {out} && cpio -id --quiet --no-absolute-filenames < {file}"]),
+        ("dpkg-deb", ["dpkg-deb", "-x", "{file}", "{out}"]),
     ):
         if _worth(reader, data):
             yield reader, _by_program(command, data)
 
 
 def _worth(reader: str, data: bytes) -> bool:
-    """Programs that look at nothing but the first bytes need not be started for other files."""
-    magic = {"gzip": b"\x1f", "bzip2": b"BZh", "xz": b"\xfd7z"}.get(reader, b"")
-    return data.startswith(magic)
-
-
-def _by_zipfile(data: bytes) -> list[bytes]:
-    contents = []
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist()[:20]:
-                try:
-                    contents.append(archive.read(info))
-                except Exception:  # noqa: BLE001, S112  # hostile input: whatever it raises
-                    continue
-    except Exception:  # noqa: BLE001  # hostile input: whatever it raises
-        return contents
-    return contents
+    """Programs of `_MAGIC` need not be started for other files."""
+    return data.startswith(_MAGIC.get(reader, b""))
 
 
 def _by_program(command: list[str], data: bytes) -> list[bytes]:
@@ -285,6 +368,16 @@ def _by_program(command: list[str], data: bytes) -> list[bytes]:
         ][:30]
 
 
-def judged(data: bytes, timeout: float = 20.0) -> Reason | None:
-    """Why these bytes are unscannable, or None where they are plain."""
-    return inspect(Part.of(data), timeout)
+def delivered(data: bytes, *readers: Reader) -> list[list[bytes]]:
+    """What each of our readers gets out of these bytes; raises Unreadable."""
+    by = {Reader.LIBARCHIVE: by_libarchive.entries, Reader.ZIPFILE: by_zipfile.entries}
+    return [
+        [b"".join(map(bytes, e.pieces)) for e in by[reader](memoryview(bytearray(data)))]
+        for reader in readers
+    ]
+
+
+def judged(data: bytes, timeout: float = 20.0) -> Reason | tuple[Reader, ...] | None:
+    """None where these bytes are plain, else with what to open them, or why they are unscannable."""
+    answer = inspect(Part.of(data), timeout)
+    return answer if isinstance(answer, Reason) else answer.readers or None

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from scanner.bus import Bus
 from scanner.config import Config
 from scanner.consequences import forget_deliveries, keep_deliveries, tell_the_homeserver
 from scanner.errors import ConfigError
-from scanner.events import Bus, Delivered, Occasion, Source
+from scanner.events import Delivered, Occasion, Source
 from scanner.media import MediaRef
 from scanner.metrics import Metrics
 from scanner.quarantine.homeserver import HomeserverQuarantine

@@ -5,23 +5,9 @@ from typing import get_args
 
 import pytest
 
-from scanner.events import BadRequest, Bus, Event, Rejected
-from tests.fakes import RecordingSink
+from scanner.events import Event
 
 KINDS: tuple[type, ...] = get_args(Event)
-
-
-def test_every_sink_gets_every_event_in_order() -> None:
-    sinks = [RecordingSink(), RecordingSink()]
-    bus = Bus(sinks)
-    events: list[Event] = [Rejected("overload"), BadRequest("a header without a colon"), Rejected("timeout")]
-    for event in events:
-        bus.publish(event)
-    assert [sink.events for sink in sinks] == [events, events]
-
-
-def test_bus_without_sinks_is_silent() -> None:
-    Bus([]).publish(Rejected("overload"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

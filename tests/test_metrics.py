@@ -15,6 +15,7 @@ from scanner.events import (
     ActionJudged,
     ActionsUnread,
     Answered,
+    ArchiveJudged,
     AuditBroken,
     AuditSigned,
     BackendChanged,
@@ -49,7 +50,8 @@ from scanner.events import (
     VerdictLookedUp,
 )
 from scanner.media import MediaRef
-from scanner.metrics import REASONS, Metrics
+from scanner.metric_labels import REASONS
+from scanner.metrics import Metrics
 from scanner.verdict import ContentId, Decision, Detection, Outcome, Override, Reason, Report, Verdict
 from tests.contracts.event_sink import EventSinkContract
 from tests.web.test_dialects import MATRIX_TABLE, TABLE
@@ -85,6 +87,21 @@ EVENTS: list[tuple[Event, dict[str, float]]] = [
         },
     ),
     (StageTimed("queue", 0.2), {'scan_duration_seconds_sum{stage="queue"}': 0.2}),
+    (
+        ArchiveJudged("zip", "unpacked", members=3, size=70_000),
+        {
+            'archive_answers_total{answer="unpacked",kind="zip"}': 1,
+            "archive_members_total": 3,
+            "archive_unpacked_bytes_total": 70_000,
+        },
+    ),
+    (
+        ArchiveJudged("other", "unscannable", Reason.DAMAGED),
+        {
+            'archive_answers_total{answer="unscannable",kind="other"}': 1,
+            'archive_unscannable_total{reason="damaged"}': 1,
+        },
+    ),
     (DecryptFailed("hash"), {'decrypt_failures_total{reason="hash"}': 1}),
     (
         VerdictLookedUp("sqlite", "hit"),

@@ -22,7 +22,17 @@ from scanner.events import (
 )
 from scanner.media import Body, BodyWriter, MediaRef, Sample
 from scanner.pipeline import Identify, Pipeline
-from scanner.verdict import Alias, ContentId, IndexSecret, Outcome, Reason, Report, Verdict, VerdictKey
+from scanner.verdict import (
+    Alias,
+    ContentId,
+    Detection,
+    IndexSecret,
+    Outcome,
+    Reason,
+    Report,
+    Verdict,
+    VerdictKey,
+)
 from scanner.verdict_cache.memory import Memory
 from tests.fake_homeserver import until
 from tests.fakes import RecordingSink, StubEngine, a_body, encrypted, encrypted_file_of, silent_engine
@@ -61,9 +71,11 @@ class StubQuarantine:
 
     def __init__(self) -> None:
         self.kept: list[bytes] = []
+        self.verdicts: list[Verdict] = []
 
     async def keep(self, sample: Sample, verdict: Verdict) -> bool:
         self.kept.append(sample.read(0, sample.size))
+        self.verdicts.append(verdict)
         return True
 
 
@@ -376,6 +388,36 @@ async def test_infected_verdict_says_what_the_plaintext_is(bench: Bench) -> None
     assert verdict.hashes.sha256 == hashlib.sha256(plaintext).hexdigest()
     assert verdict.hashes.sha1 == hashlib.sha1(plaintext, usedforsecurity=False).hexdigest()
     assert verdict.hashes.md5 == hashlib.md5(plaintext, usedforsecurity=False).hexdigest()
+
+
+class Finder(StubEngine):
+    """Finds something in an archive."""
+
+    async def scan(self, sample: Sample) -> Report:
+        found = Detection("Eicar").inside(b"secret plan.pdf")
+        return Report(self.name, Outcome.INFECTED, self.version, Reason.MALWARE, (found,))
+
+
+async def test_where_in_an_archive_is_told_to_nobody_but_who_asked() -> None:
+    quarantine = StubQuarantine()
+    bench = Bench([Finder()], quarantine=quarantine)
+    told = [(await bench.inspect(b"data")).detections for _ in range(2)]
+    assert [found.path for (found,) in told] == ["secret plan.pdf", ""]
+    (scanned,) = bench.sink.of(Scanned)
+    assert scanned.verdict.detections == quarantine.verdicts[0].detections == (Detection("Eicar"),)
+
+
+async def test_an_archive_judged_under_other_signatures_than_the_whole_is_not_remembered() -> None:
+    class Asking(StubEngine):
+        async def scan(self, sample: Sample) -> Report:
+            return Report(self.name, Outcome.CLEAN, self.version, asked=frozenset({("stub", "2")}))
+
+    bench = Bench([StubEngine(), Asking("archive")])
+    assert (await bench.inspect(b"data")).outcome is Outcome.CLEAN
+    assert bench.cache.told == []
+    bench.engine.version = "2"
+    assert (await bench.inspect(b"data")).outcome is Outcome.CLEAN
+    assert bench.cache.told == ["remember"]
 
 
 async def test_infected_is_infected_although_its_type_cannot_be_told(bench: Bench) -> None:

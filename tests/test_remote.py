@@ -69,6 +69,14 @@ async def test_what_is_not_known_is_sent_whole_and_as_a_file(there: FakeHomeserv
     assert "purpose=file" in there.heard[-1].target
 
 
+async def test_where_in_an_archive_something_is_is_kept_if_it_is_told(there: FakeHomeserver) -> None:
+    there.script = telling(INFECTED | {"found": [{"signature": "Eicar", "path": "a.tar/\x1b[2J\ud800evil"}]})
+    assert (await inspect(there)).detections == (Detection("Eicar", "a.tar/\\x1b[2J\\xed\\xa0\\x80evil"),)
+    there.script = telling(INFECTED | {"found": ["Eicar"]})
+    with pytest.raises(ScannerError):
+        await inspect(there)
+
+
 async def test_a_reason_is_kept(there: FakeHomeserver) -> None:
     there.script = telling({**CLEAN, "outcome": "unscannable", "reason": "limit"})
     (report,) = (await inspect(there)).reports

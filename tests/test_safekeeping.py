@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from scanner.bus import Bus
 from scanner.config import Config
 from scanner.crypto.envelope import public_key_of
 from scanner.errors import ConfigError, EnvelopeError
-from scanner.events import Bus
 from scanner.media import Sample
 from scanner.metrics import Metrics
 from scanner.safekeeping import keep_detections, store_of

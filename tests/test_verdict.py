@@ -22,6 +22,7 @@ from scanner.verdict import (
     Reason,
     Report,
     Verdict,
+    located,
     verdict_key,
 )
 
@@ -93,6 +94,14 @@ def test_two_reports_of_one_engine_have_no_versions() -> None:
     assert Verdict((Report("a", Outcome.CLEAN, "1"), Report("a", Outcome.CLEAN, "2"))).versions is None
 
 
+def test_versions_are_certain_only_if_what_is_inside_was_judged_by_those_that_judged_the_whole() -> None:
+    whole = Report("a", Outcome.CLEAN, "1")
+    inside = Report("b", Outcome.CLEAN, "7", asked=frozenset({("a", "1")}))
+    assert Verdict((whole, inside)).versions == {"a": "1", "b": "7"}
+    for others in ({("a", "2")}, {("a", None)}, {("a", "1"), ("a", "2")}, {("c", "1")}):
+        assert Verdict((whole, replace(inside, asked=frozenset(others)))).versions is None
+
+
 # -- detections ----------------------------------------------------------------------------------
 
 
@@ -140,6 +149,39 @@ def test_hostile_signature_name_is_escaped(name: str, shown: str) -> None:
 )
 def test_category_is_read_from_the_signature_name(signature: str, category: Category) -> None:
     assert Detection(signature).category is category
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=4))
+def test_a_name_in_an_archive_is_harmless_wherever_it_is_shown(names: list[bytes]) -> None:
+    found = Detection("x")
+    for name in names:
+        found = found.inside(name)
+    assert found.path.isprintable()
+    assert not found.path.startswith("/")
+    assert ".." not in found.path.split("/")
+    assert Detection("x", found.path) == found, "a path that was told comes back as it was"
+
+
+def test_a_path_leads_through_all_archives_and_keeps_its_end() -> None:
+    assert Detection("x").inside(b"evil").inside(b"").inside(b"b.tar").path == "b.tar/evil"
+    assert len(long := Detection("x").inside(b"e" * 3000).inside(b"b").path) == 1000
+    assert long.startswith("...e")
+
+
+def test_paths_are_kept_by_nobody_and_printed_by_no_accident() -> None:
+    found = Detection("Eicar").inside(b"secret plan.pdf")
+    reports = (Report("archive", Outcome.INFECTED, "1", Reason.MALWARE, (found, Detection("Eicar"))),)
+    verdict = Verdict(reports)
+    assert "secret" not in repr(verdict)
+    assert "secret" not in verdict.to_json()
+    assert verdict.without_paths().detections == (Detection("Eicar"),)
+    plain = verdict.without_paths()
+    assert plain.without_paths() is plain
+
+
+def test_each_finding_is_told_once_and_with_its_place() -> None:
+    placed, other = Detection("a").inside(b"x"), Detection("b")
+    assert located((Detection("a"), placed, other, placed, other)) == (placed, other)
 
 
 # -- stored --------------------------------------------------------------------------------------
@@ -234,7 +276,10 @@ def test_verdict_key_changes_with_every_engine_and_version_and_not_with_their_or
 
 OPEN = Policy(deliver_encrypted_archives=True, deliver_encrypted_documents=True, deliver_unscannable=True)
 CLOSED = Policy()
-unscannable = [Reason.LIMIT, Reason.TIME_LIMIT, Reason.DAMAGED, Reason.AMBIGUOUS, None]
+unscannable = [
+    *(Reason.LIMIT, Reason.TIME_LIMIT, Reason.DAMAGED, Reason.AMBIGUOUS, Reason.READERS_DISAGREE),
+    None,
+]
 
 
 def decide(policy: Policy, *found: tuple[Outcome, Reason | None]) -> Decision:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -99,7 +99,13 @@ def _exit_code(done: Sequence[Rescan]) -> int:
 def _document(each: Rescan) -> dict[str, object]:
     now = each.now
     then = {"verdict": each.then, "signatures": list(each.content.signatures)}
-    today = {"verdict": now.result, "signatures": list(now.signatures), "reason": now.reason}
+    found = [asdict(detection) for detection in now.found]
+    today = {
+        "verdict": now.result,
+        "signatures": list(now.signatures),
+        "reason": now.reason,
+        "found": found,
+    }
     return {"sha256": each.content.sha256, "differs": each.differs, "then": then, "now": today}
 
 

@@ -21,11 +21,12 @@ import typer
 import uvloop
 
 from scanner.admission import Budget
+from scanner.bus import Bus
 from scanner.cli.options import ConfigFile
 from scanner.cli.scan_output import Finding, Printer, note
 from scanner.config import Config
 from scanner.errors import ConfigError, ScannerError, Unavailable, Unreadable
-from scanner.events import Bus, Event, Occasion, ProcessChanged, Source
+from scanner.events import Event, Occasion, ProcessChanged, Source
 from scanner.files import STANDARD_INPUT, File, Files, Refused, Skipped, walk
 from scanner.judge import Judge, judging_files
 from scanner.key_files import read_secret

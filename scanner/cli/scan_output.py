@@ -19,7 +19,7 @@ from rich.text import Text
 from scanner.cli.terminal import one_line
 from scanner.errors import ScannerError
 from scanner.files import Skipped
-from scanner.verdict import Outcome, Reason, Report, Verdict
+from scanner.verdict import Detection, Outcome, Reason, Report, Verdict, located
 
 _REASONS = {
     Reason.ENCRYPTED_ARCHIVE: "archive with a password",
@@ -28,6 +28,7 @@ _REASONS = {
     Reason.TIME_LIMIT: "takes too long to look into",
     Reason.DAMAGED: "damaged",
     Reason.AMBIGUOUS: "can be read in more than one way",
+    Reason.READERS_DISAGREE: "programs see different things in it",
     Reason.ENGINE_UNAVAILABLE: "clamd does not answer",
     Reason.ENGINE_ERROR: "an engine failed",
     Reason.ENGINE_TIMEOUT: "clamd did not answer in time",
@@ -50,20 +51,26 @@ _STYLES = {Result.INFECTED: "bold red", Result.FORBIDDEN: "red", Result.NOT_SCAN
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result for one file. `reason` is one of a few fixed words, `info` says it to people."""
+    """The result for one file. `reason` is one of a few fixed words, `info` says it to people.
+
+    `found` says of each signature where in an archive it is.
+    """
 
     path: str
     result: Result
     signatures: tuple[str, ...] = ()
     reason: str | None = None
     info: str = ""
+    found: tuple[Detection, ...] = ()
 
     @classmethod
     def of(cls, path: str, verdict: Verdict) -> Finding:
         """Clean is what every engine called clean; the policy is not asked."""
         if verdict.outcome is Outcome.INFECTED:
-            names = tuple(found.signature for found in verdict.detections)
-            return cls(path, Result.INFECTED, names, Reason.MALWARE, " ".join(names))
+            found = located(verdict.detections)
+            names = tuple(dict.fromkeys(each.signature for each in found))
+            info = " ".join(" in ".join(filter(None, (each.signature, each.path))) for each in found)
+            return cls(path, Result.INFECTED, names, Reason.MALWARE, info, found)
         unsure = _worst(verdict, Outcome.FAILED) or _worst(verdict, Outcome.UNSCANNABLE)
         if unsure is not None:
             return cls(path, Result.NOT_SCANNED, (), unsure.reason, _told(unsure.reason))

@@ -7,7 +7,7 @@ import re
 from scanner.containers.embedded import contains_container
 from scanner.containers.inspection import STEP, Inspection, Part, Unsure, require
 from scanner.containers.tar import begins_tar_later
-from scanner.containers.zip import check_zip, ends_as_zip, without_rest
+from scanner.containers.zip import check_zip, without_rest, zip_end
 from scanner.verdict import Reason
 
 _OVERLAP = 8 * 1024
@@ -36,7 +36,8 @@ def check_ole2(part: Part, inspection: Inspection) -> None:
     One that ends in a ZIP (an embedded .xlsx) must be plain as such, too.
     """
     require(not contains_container(part) and not begins_tar_later(part))
-    if ends_as_zip(part):
+    inspection.opened_by()
+    if zip_end(part) is not None:
         check_zip(without_rest(part), inspection)
     for _, step in part.steps(overlap=len(_ENCRYPTED_PACKAGE)):
         require(_ENCRYPTED_PACKAGE not in step, Reason.ENCRYPTED_DOCUMENT)

@@ -11,24 +11,38 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from scanner.containers.inspection import SEARCHED, Part
+from scanner.containers.rar import begins_rar
 from scanner.containers.sevenzip import is_7z
 from scanner.containers.tar import BLOCK, begins_tar
 
-_OVERLAP = 16
+_OVERLAP = 32
 _HITS = 256  # to look at in one go: a hostile file is full of them, and some take 3 µs
 _SIGNATURES = re.compile(
     rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\xfd7zXZ\0|\x1f\x8b\x08|BZh[1-9]1AY&SY|\x28\xb5\x2f\xfd"
     rb"|ustar[ \0]|07070[127][0-9A-Fa-f]{8}|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
+    rb"|CD001\x01\0|BEA01\x01\0"
+)
+# Old cpio in both byte orders, with the higher bytes of its mode, number of links and name's size (cpio.5):
+# its two bytes are everywhere. Each alone, as patterns with alternatives are 50 times as slow.
+_MODE = rb"[\x10-\x2f\x40-\x4f\x60-\x6f\x80-\x8f\xa0-\xaf\xc0-\xcf]"
+_OLD_CPIO = (
+    re.compile(rb"\xc7\x71(?=.{5}%b.{5}[\0-\x03].{7}[\0-\x10])" % _MODE, re.DOTALL),
+    re.compile(rb"\x71\xc7(?=.{4}%b.{5}[\0-\x03].{7}[\0-\x10])" % _MODE, re.DOTALL),
 )
 # Each match has one of these in it, and to look for them takes half the time of the pattern. Five bytes at
 # most: for longer ones CPython takes another way, which is slow to start.
 _LITERALS = (
     b"PK\x03\x04 7z\xbc\xaf\x27 Rar!\x1a \xfd7zXZ \x1f\x8b\x08 1AY&S \x28\xb5\x2f\xfd"
-    b" ustar 07070 xar!\0 MSWIM hsqs MSCF\0"
+    b" ustar 07070 xar!\0 MSWIM hsqs MSCF\0 01\x01\0"
 ).split()
+# Bsdtar looks in text for what is encoded so, line by line (tried, libarchive 3.6.2).
+_UUENCODED = re.compile(
+    rb"begin(?: [0-7]{3} [^\r\n]+\r?\n[ -M`][ -`]*\r?\n|-base64 [0-7]{3} [^\r\n]+\r?\n[A-Za-z0-9+/=]+\r?\n)"
+)
+_UUENCODED_WITHIN = 128 * 1024
 _OLE2 = b"\xd0\xcf\x11\xe0"
 _IN_ZIP64 = 0xFFFFFFFF
 _SIGNATURES_IN_TEXT = re.compile(rb"BZh[1-9]1AY&SY")
@@ -36,10 +50,15 @@ _RECORD = struct.Struct("<4s5H3L2H")
 _METHODS = {*range(11), 12, 14, 16, 18, 19, 20, *range(93, 100)}
 _MAX_VERSION = 63
 _NAME = re.compile(rb"[^\0-\x1f]+")
+# A list of Kotlin's own types, in every Android app that is written in it: as LZMA it makes sense now and
+# then, and unpacks to what begins with a control character.
+_KOTLIN = re.compile(rb"\0{3}\x03\0{3}\x01\0{3}[\0-\x09]\0{3}[\x01-\x09]\n")
 _ZSTD_BLOCK_LIMIT = 128 * 1024
 # What zlib says where 7-Zip, too, goes no further; its decoder is not as strict about the rest.
 _NO_DEFLATE = ("header", "block type", "stored block", "too many length", "code lengths set", "too far back")
-_GZIP_SAMPLE, _GZIP_CONTENT, _LZMA_CONTENT = 4096, 16, 16
+_MAX_WIM_HEADER = 64 * 1024
+_GZIP_SAMPLE, _GZIP_CONTENT = 4096, 16
+_LZMA_CONTENT = 16
 
 
 def contains_container(part: Part) -> bool:
@@ -49,6 +68,7 @@ def contains_container(part: Part) -> bool:
 
 def search_for_container(part: Part) -> Iterator[bool]:
     """The same, in bits of a few milliseconds at most: whether it is so in this one."""
+    yield _has_uuencoded(part.read(0, _UUENCODED_WITHIN))
     for begin, step in part.slice(0, min(part.size, SEARCHED)).steps(overlap=_OVERLAP):
         matches = _signatures(step)
         hits = list(islice(matches, _HITS))
@@ -62,9 +82,19 @@ def _signatures(step: bytes) -> Iterator[re.Match[bytes]]:
     """Text, of which office files are full, has one signature: nearly every header has zeros in it."""
     if step.isascii() and b"\0" not in step:
         return _SIGNATURES_IN_TEXT.finditer(step)
-    if any(literal in step for literal in _LITERALS):
-        return _SIGNATURES.finditer(step)
-    return iter(())
+    others = _SIGNATURES.finditer(step) if any(literal in step for literal in _LITERALS) else ()
+    return chain(others, *(pattern.finditer(step) for pattern in _OLD_CPIO))
+
+
+def _has_uuencoded(text: bytes) -> bool:
+    """Whether it is text up to the first line of something encoded."""
+    for match in _UUENCODED.finditer(text):
+        before = text[: match.start()]
+        if not before.isascii() or b"\0" in before:
+            break
+        if before[-1:] in (b"", b"\r", b"\n"):
+            return True
+    return False
 
 
 def _is_record(part: Part, offset: int) -> bool:
@@ -123,6 +153,24 @@ def _is_squashfs(part: Part, offset: int) -> bool:
     return version == b"\4\0" and block.bit_count() == 1
 
 
+def _is_wim(part: Part, offset: int) -> bool:
+    """The size of its header."""
+    return 0x74 <= int.from_bytes(part.read(offset + 8, 4), "little") <= _MAX_WIM_HEADER
+
+
+def _is_old_cpio(part: Part, offset: int) -> bool:
+    """As 7-Zip knows one: a sound mode, few links, a proper name (cpio.5)."""
+    header = part.read(offset, 26)
+    if len(header) < 26:
+        return False
+    numbers = struct.unpack("<13H" if header[0] == 0xC7 else ">13H", header)
+    mode, links, name_size = numbers[3], numbers[6], numbers[10]
+    if mode >> 12 not in (1, 2, 4, 6, 8, 10, 12) or not 0 < links < 1024 or not 1 < name_size <= 4096:
+        return False
+    name = part.read(offset + 26, name_size)
+    return name.endswith(b"\0") and bool(_NAME.fullmatch(name[:-1]))
+
+
 def _is_long_enough(_part: Part, _offset: int) -> bool:
     """These signatures are no chance."""
     return True
@@ -131,7 +179,7 @@ def _is_long_enough(_part: Part, _offset: int) -> bool:
 _CONFIRM: dict[bytes, Callable[[Part, int], bool]] = {
     b"PK": _is_record,
     b"7z": lambda part, offset: is_7z(part.read(offset, 32)),
-    b"Ra": _is_long_enough,
+    b"Ra": begins_rar,
     b"\xfd7": _is_xz,
     b"\x1f\x8b": _is_gzip,
     b"BZ": _is_long_enough,
@@ -139,19 +187,30 @@ _CONFIRM: dict[bytes, Callable[[Part, int], bool]] = {
     b"us": _is_tar,
     b"07": _is_long_enough,
     b"xa": _is_long_enough,
-    b"MS": _is_long_enough,
+    b"MS": lambda part, offset: part.read(offset, 4) == b"MSCF" or _is_wim(part, offset),
     b"hs": _is_squashfs,
+    b"CD": _is_long_enough,
+    b"BE": _is_long_enough,
+    b"\xc7\x71": _is_old_cpio,
+    b"\x71\xc7": _is_old_cpio,
 }
 
 
+def is_lzma_for_x86(head: bytes) -> bool:
+    """Whether these bytes begin 7-Zip's form of a .lzma file for x86 code."""
+    return head[:1] in (b"\0", b"\1") and not _KOTLIN.match(head) and is_lzma(head[1:])
+
+
 def is_lzma(head: bytes) -> bool:
-    """Whether these bytes begin a bare .lzma file, which has no signature, or 7-Zip's form for x86 code."""
-    return _is_lzma(head) or (head[:1] in (b"\0", b"\1") and _is_lzma(head[1:]))
-
-
-def _is_lzma(head: bytes) -> bool:
+    """Whether these bytes begin a bare .lzma file, which has no signature."""
     size = head[5:13]
-    if len(head) < 14 or head[0] >= 9 * 5 * 5 or head[13] or (size[7] and size != b"\xff" * 8):
+    if (
+        _KOTLIN.match(head)
+        or len(head) < 14
+        or head[0] >= 9 * 5 * 5
+        or head[13]
+        or (size[7] and size != b"\xff" * 8)
+    ):
         return False
     dictionary = int.from_bytes(head[1:5], "little")
     lowest = dictionary & -dictionary

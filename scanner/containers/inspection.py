@@ -1,8 +1,9 @@
 """Looking into one file: its bytes (`Part`), what that may cost (`Inspection`), how it ends (`Unsure`).
 
-The rules of this module: a format raises `Unsure` as soon as somebody else might see in a file what clamd
-does not, and returns where clamd certainly sees everything. Hostile input costs a bounded number of
-members, bytes, nested containers and seconds; bytes are touched in steps that let the event loop in.
+The rules of this module: a format raises `Unsure` as soon as two readers might see different things in a
+file, calls `must_be_opened` where they all see the same but clamd does not, and returns where clamd certainly
+sees everything. Hostile input costs a bounded number of members, bytes, nested containers and seconds; bytes
+are touched in steps that let the event loop in.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import NoReturn, Self
 
+from scanner.containers.readers import Reader
 from scanner.verdict import Reason
 
 # Offset and length -> at most so many bytes from there.
 Read = Callable[[int, int], bytes]
+Place = tuple[Read, int]
 
 STEP = 256 * 1024
 # As clamd's own MaxFiles and MaxScanSize (facts/security.md, section 2): beyond them it says so itself.
@@ -27,8 +31,8 @@ SEARCHED = 8 * 1024 * 1024 + 64 * 1024
 MAX_DEPTH = 8
 # The end record of a ZIP with the longest comment: readers open whatever ends in one.
 _END_RECORD = 22 + 0xFFFF
-# No innocent member above 50 MiB is packed tighter than 1:200 (facts/archives.md).
-RATIO_COUNTS_FROM = 50 * 1024 * 1024
+# Innocent members above that are not packed tighter than 1:200; a white page for print, at 70 MB, is.
+RATIO_COUNTS_FROM = 100 * 1024 * 1024
 MAX_RATIO = 200
 
 
@@ -41,7 +45,7 @@ class Unsure(Exception):
 
 
 def ambiguous(*_: object) -> NoReturn:
-    """Clamd does not open this, or two readers may see different things in it."""
+    """No reader opens this for certain, or two may see different things in it."""
     raise Unsure(Reason.AMBIGUOUS)
 
 
@@ -77,6 +81,10 @@ class Part:
         require(offset >= 0 and 0 <= size <= self.size - offset, Reason.DAMAGED)
         return Part(self._read, self._start + offset, size)
 
+    def place(self, offset: int) -> Place:
+        """The same for the same byte in all parts of a file."""
+        return self._read, self._start + offset
+
     def steps(self, offset: int = 0, overlap: int = 0) -> Iterator[tuple[int, bytes]]:
         """Offset and bytes of one step after the other; each sees `overlap` bytes of the next."""
         for begin in range(offset, self.size, STEP):
@@ -100,21 +108,43 @@ class Part:
 
 
 Check = Callable[[Part, "Inspection"], None]
-Recognise = Callable[[Part], Check | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of container, and how to judge one."""
+
+    kind: str
+    check: Check
+    is_zip: bool = False  # or looks for one by itself
+
+
+Recognise = Callable[[Part], Format | None]
 
 
 class Inspection:
-    """What looking into one file has cost so far, nested containers included.
+    """What looking into one file has shown and cost so far, nested containers included.
 
-    `by_ends` and `by_inside` give the check for a part's format, or None where it is no container that can
-    be told so; `deadline` is on the monotonic clock, `abandoned` says that nobody waits any more.
+    `by_ends` and `by_inside` give a part's format, or None where it is no container that can be told so;
+    `zip_end` is where the end of a ZIP is in a part, if at all. `deadline` is on the monotonic clock,
+    `abandoned` says that nobody waits any more.
     """
 
     def __init__(
-        self, by_ends: Recognise, by_inside: Recognise, deadline: float, abandoned: Callable[[], bool]
+        self,
+        by_ends: Recognise,
+        by_inside: Recognise,
+        zip_end: Callable[[Part], int | None],
+        deadline: float,
+        abandoned: Callable[[], bool],
     ) -> None:
+        self.kind = "none"
+        self.opened = False
+        self._readers: tuple[Reader, ...] = (Reader.LIBARCHIVE,)
         self._by_ends = by_ends
         self._by_inside = by_inside
+        self._zip_end = zip_end
+        self._unexplained: Place | None = None
         self._deadline = deadline
         self._abandoned = abandoned
         self._members = 0
@@ -123,14 +153,62 @@ class Inspection:
         self._depth = 0
 
     def look_into(self, part: Part) -> None:
-        """Judge a part, whatever it is, like a file of its own; raises Unsure."""
-        check = self._by_ends(part) or self._by_inside(part)
-        if check is None:
+        """Judge a part, whatever it is, like a file of its own; raises Unsure.
+
+        Not in what must be opened anyhow: then its members are judged one by one.
+        """
+        self._explain_end(part)
+        if self.opened or (found := self.container(part)) is None:
             return
         require(self._depth <= MAX_DEPTH, Reason.LIMIT)
+        if not self._depth:
+            self.kind = found.kind
         self._depth += 1
-        check(part, self)
+        outer, self._unexplained = self._unexplained, None if found.is_zip else self._end_of_zip(part)
+        found.check(part, self)
+        require(self._unexplained is None)
+        self._unexplained = outer
         self._depth -= 1
+
+    def _explain_end(self, member: Part) -> None:
+        """Where a file ends as a ZIP, some open it as one: it must be a member that is judged as one.
+
+        Or the very bytes of one, where a compressor has stored what it could not make smaller.
+        """
+        if self._unexplained is None or (end := self._zip_end(member)) is None:
+            return
+        read, place = self._unexplained
+        stored = member.size <= _END_RECORD and end <= place
+        if member.place(end) == self._unexplained or (
+            stored and read(place - end, member.size) == member.read(0, member.size)
+        ):
+            self._unexplained = None
+
+    def _end_of_zip(self, part: Part) -> Place | None:
+        offset = self._zip_end(part)
+        return None if offset is None else part.place(offset)
+
+    def container(self, part: Part) -> Format | None:
+        """What kind of container a part is, if any."""
+        return self._by_ends(part) or self._by_inside(part)
+
+    def inside(self, part: Part) -> Format | None:
+        """The same, whatever its first and last bytes are."""
+        return self._by_inside(part)
+
+    def must_be_opened(self) -> None:
+        """Clamd does not open this container, or not surely: it and whatever holds it is left to readers."""
+        self.opened = True
+
+    def opened_by(self, *readers: Reader) -> None:
+        """Who is to open the outermost container if it must be opened; nobody: nobody can."""
+        if self._depth == 1:
+            self._readers = readers
+
+    def readers(self) -> tuple[Reader, ...]:
+        """Who opens the file: nobody where it is plain; Unsure where nobody can."""
+        require(self._readers or not self.opened)
+        return self._readers if self.opened else ()
 
     def unpack(self, pieces: Iterable[bytes], packed_size: int) -> tuple[int, int]:
         """Look into what the pieces add up to; gives its size and CRC-32."""

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import re
 
+from scanner.containers.ar import check_ar
+from scanner.containers.cab import check_cab
+from scanner.containers.cpio import check_cpio
 from scanner.containers.documents import check_ole2, check_pdf
-from scanner.containers.embedded import contains_container, is_lzma
-from scanner.containers.inspection import Check, Part, ambiguous
+from scanner.containers.embedded import contains_container, is_lzma, is_lzma_for_x86
+from scanner.containers.frames import check_compress, check_lz4, check_zstd
+from scanner.containers.inspection import Check, Format, Part, ambiguous
+from scanner.containers.iso import check_iso
 from scanner.containers.rar import check_rar
+from scanner.containers.rpm import check_rpm
 from scanner.containers.sevenzip import check_7z
-from scanner.containers.streams import check_bzip2, check_gzip, check_xz
-from scanner.containers.tar import BLOCK, begins_tar, begins_tar_later, check_tar
-from scanner.containers.zip import check_zip, ends_as_zip
+from scanner.containers.streams import check_bzip2, check_gzip, check_lzip, check_lzma_alone, check_xz
+from scanner.containers.tar import BLOCK, begins_tar, begins_tar_later, check_tar, is_tar_header
+from scanner.containers.zip import check_zip, zip_end
 
 _CHECKS: dict[str, Check] = {
     "zip": check_zip,
@@ -25,8 +31,22 @@ _CHECKS: dict[str, Check] = {
     "sevenzip": check_7z,
     "rar": check_rar,
     "ole2": check_ole2,
+    "zstd": check_zstd,
+    "lz4": check_lz4,
+    "lzip": check_lzip,
+    "lzma": check_lzma_alone,
+    "compress": check_compress,
+    "ar": check_ar,
+    "cpio": check_cpio,
+    "rpm": check_rpm,
+    "cab": check_cab,
+    "tar": check_tar,
+    "iso": check_iso,
+    "pdf": check_pdf,
     "other": ambiguous,
 }
+_NO_TAR = _CHECKS.keys() - {"tar", "lzma"}
+_FORMATS = {kind: Format(kind, check, kind in ("zip", "ole2")) for kind, check in _CHECKS.items()}
 _MAGIC = re.compile(
     rb"""
     (?P<zip>       PK(?:\x01\x02|\x03\x04|\x05\x06|\x06[\x06\x07]|\x07\x08|00) )
@@ -36,13 +56,20 @@ _MAGIC = re.compile(
     | (?P<sevenzip> 7z\xbc\xaf\x27\x1c )
     | (?P<rar>     Rar!\x1a\x07 )
     | (?P<ole2>    \xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 )
+    | (?P<zstd>    \x28\xb5\x2f\xfd | [\x50-\x5f]\x2a\x4d\x18 )           # frames, and what may be skipped
+    | (?P<lz4>     \x04\x22\x4d\x18 )
+    | (?P<lzip>    LZIP )
+    | (?P<compress> \x1f\x9d )
+    | (?P<ar>      !<arch>\n )                                       # and deb
+    | (?P<cpio>    07070[127] )
+    | (?P<rpm>     \xed\xab\xee\xdb )
+    | (?P<cab>     MSCF\0\0\0\0 )
     | (?P<other>
-        [\x22-\x28]\xb5\x2f\xfd | [\x50-\x5f]\x2a\x4d\x18               # zstd, old and new; skippable frames
-        | \x04\x22\x4d\x18 | \x02\x21\x4c\x18 | LZIP | \x89LZO | LRZI     # lz4, lzip, lzop, lrzip
-        | \x1f(?: \x9e\x08 | [\x9d\xa0] | \x1e.{4}[\x01-\x19] )           # old gzip, compress, lzh, pack
-        | !<(?:arch|thin)>\n | 07070[127] | \xc7\x71 | \x71\xc7 | xar!    # ar and deb, cpio, xar
-        | \xed\xab\xee\xdb | WARC/ | \#mtree | begin(?:-base64)?\x20[0-7]{3}
-        | MSCF\0\0\0\0 | ISc\( | ITSF | MSWIM\0\0\0 | WLPWM\0\0\0 | SZDD  # cab, chm, wim
+        [\x22-\x27]\xb5\x2f\xfd | \x02\x21\x4c\x18 | \x89LZO | LRZI       # old zstd and lz4, lzop, lrzip
+        | \x1f(?: \x9e\x08 | \xa0 | \x1e.{4}[\x01-\x19] )                 # old gzip, lzh, pack
+        | !<thin>\n | \xc7\x71 | \x71\xc7 | xar!                       # thin ar, binary cpio, xar
+        | WARC/ | \#mtree | begin(?:-base64)?\x20[0-7]{3}
+        | ISc\( | ITSF | MSWIM\0\0\0 | WLPWM\0\0\0 | SZDD               # chm, wim
         | ..-[lp][hmz][a-z0-9]- | \x60\xea.[\0-\n] | .{7}\*\*ACE\*\*      # lha, arj, ace
         | ALZ\x01 | EGGA | ZOO\x20 | SIT! | StuffIt
         | hsqs | sqsh | conectix | KDMV | QFI\xfb | vhdxfile | .{32}NXSB  # images of disks and file systems
@@ -50,33 +77,47 @@ _MAGIC = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_HEAD = 64
 _LEAST = 14
 _PDF_WITHIN = 1024
 _VOLUME_DESCRIPTOR = 32769
 _DMG_TRAILER = 512
+# NTFS, exFAT and FAT; a disk with a partition table (GPT).
+_BOOT_SECTOR = re.compile(rb"[\xeb\xe9]..(?:NTFS    |EXFAT   |.{51}FAT|.{79}FAT32)|.{512}EFI PART", re.DOTALL)
+_SUPERBLOCK = 1024
 
 
-def by_ends(part: Part) -> Check | None:
-    """The check for a part that is a container by its first or last bytes."""
+def by_ends(part: Part) -> Format | None:
+    """The format of a part that is a container by its first or last bytes."""
     if part.size < _LEAST:
         return None
     head = part.read(0, _PDF_WITHIN)
-    match = _MAGIC.match(head)
-    if match is not None and match.lastgroup is not None:
-        return _CHECKS[match.lastgroup]
-    if ends_as_zip(part):
-        return check_zip
+    kind = _kind(part, head)
+    if part.read(_VOLUME_DESCRIPTOR, 5) == b"CD001":
+        kind = "iso" if kind in (None, "zip") else "other"  # a member may end it as a ZIP
+    if _is_image(part, head) or (kind in _NO_TAR and (begins_tar(head[:BLOCK]) or begins_tar_later(part))):
+        kind = "other"
+    return _FORMATS[kind] if kind else None
+
+
+def _kind(part: Part, head: bytes) -> str | None:
+    if match := _MAGIC.match(head):
+        return match.lastgroup
+    if is_tar_header(head[:BLOCK]):
+        return "tar"
+    if zip_end(part) is not None:
+        return "zip"
     if begins_tar(head[:BLOCK]):
-        return check_tar
-    return ambiguous if _is_image(part) or is_lzma(head[:_HEAD]) else None
+        return "tar"
+    if is_lzma(head):
+        return "lzma"
+    return "other" if is_lzma_for_x86(head) else None
 
 
-def by_inside(part: Part) -> Check | None:
-    """The check for any other part."""
+def by_inside(part: Part) -> Format | None:
+    """The format of any other part."""
     if contains_container(part) or begins_tar_later(part):
-        return ambiguous
-    return check_pdf if is_pdf(part) else None
+        return _FORMATS["other"]
+    return _FORMATS["pdf"] if is_pdf(part) else None
 
 
 def is_pdf(part: Part) -> bool:
@@ -84,8 +125,17 @@ def is_pdf(part: Part) -> bool:
     return b"%PDF-" in part.read(0, _PDF_WITHIN)
 
 
-def _is_image(part: Part) -> bool:
-    """An image of an optical disk (ISO 9660, UDF) or of an Apple one."""
-    if part.read(_VOLUME_DESCRIPTOR, 5) in (b"CD001", b"BEA01"):
+def _is_image(part: Part, head: bytes) -> bool:
+    """Whether it is of an optical disk (UDF), an Apple one, or one with a boot sector."""
+    if part.read(_VOLUME_DESCRIPTOR, 5) == b"BEA01" or part.read(part.size - _DMG_TRAILER, 4) == b"koly":
         return True
-    return part.read(part.size - _DMG_TRAILER, 4) == b"koly"
+    return bool(_BOOT_SECTOR.match(head)) or _is_ext(part)
+
+
+def _is_ext(part: Part) -> bool:
+    """Magic, a state that is known, a block size up to 64 KiB, revision 0 or 1 (`ext4.5`)."""
+    block = part.read(_SUPERBLOCK, 80)
+    if block[56:58] != b"\x53\xef" or len(block) < 80:
+        return False
+    size, state, revision = (int.from_bytes(block[i:j], "little") for i, j in ((24, 28), (58, 60), (76, 80)))
+    return size <= 6 and state < 8 and revision <= 1

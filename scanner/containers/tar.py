@@ -1,6 +1,7 @@
 """tar as all readers agree on it: sound headers of known types, sizes that say one thing, a proper end.
 
-ustar, old GNU, pax and v7. Not plain: sparse files, sizes beyond the octal field, anything behind the end.
+ustar, old GNU, pax and v7, with nothing behind the end. Sparse files in pax headers are seen in two ways: as
+they are in the archive by clamd and 7-Zip, with their holes by others; so both must be judged.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 # POSIX, old GNU, and none (v7); clamd gives up where it changes on the way.
 _MAGIC = slice(257, 265)
 _MAGICS = (b"ustar\x0000", b"ustar  \0", bytes(8))
-_FILES, _EMPTY, _TEXTS = b"\x0007", b"123456", b"LKxg"
+_FILES, _EMPTY, _TEXTS, _SPARSE = b"\x0007", b"123456", b"LKxg", b"S"
 # These change what a reader takes from the headers or the data that follow.
-_UNSURE_KEYS = re.compile(rb"(?:^|\n)\d+ (?:size|hdrcharset|GNU\.sparse\.[^=]*|SCHILY\.realsize)=")
+_UNSURE_KEYS = re.compile(rb"(?:^|\n)\d+ (?:size|hdrcharset|SCHILY\.realsize)=")
+_SPARSE_KEYS = re.compile(rb"(?:^|\n)\d+ GNU\.sparse\.[^=]*=")
 _SEARCHED_BLOCKS = 16
 _MAX_TEXT = 1024 * 1024
 
@@ -33,18 +35,19 @@ _TAKEN_FOR_OTHERS = re.compile(
 def begins_tar_later(part: Part) -> bool:
     """Whether a tar begins in one of the next blocks: GNU tar goes on to the first header that it finds."""
     blocks = part.read(BLOCK, _SEARCHED_BLOCKS * BLOCK)
-    return any(_is_header(blocks[i : i + BLOCK]) for i in range(0, len(blocks) - BLOCK + 1, BLOCK))
+    return any(is_tar_header(blocks[i : i + BLOCK]) for i in range(0, len(blocks) - BLOCK + 1, BLOCK))
 
 
 def begins_tar(block: bytes) -> bool:
     """Whether a reader may take these 512 bytes for a tar header: 7-Zip minds no checksum under a magic."""
-    if _is_header(block):
+    if is_tar_header(block):
         return True
     fields = (block[100:108], block[124:136], block[_CHECKSUM])
     return block[257:262] == b"ustar" and any(_octal(field) is not None for field in fields)
 
 
-def _is_header(block: bytes) -> bool:
+def is_tar_header(block: bytes) -> bool:
+    """Whether these 512 bytes are a header with a right checksum."""
     if len(block) < BLOCK or block[0] == 0:
         return False
     said = _octal(block[_CHECKSUM])
@@ -52,32 +55,82 @@ def _is_header(block: bytes) -> bool:
 
 
 def check_tar(part: Part, inspection: Inspection) -> None:
-    """Raises Unsure unless every reader sees in this tar what clamd sees."""
-    magic = part.read(0, BLOCK)[_MAGIC]
-    name = part.read(0, 100).rstrip(b"\0")
-    require(magic in _MAGICS and not _TAKEN_FOR_OTHERS.match(name) and _is_utf8(name))
-    offset = 0
+    """Raises Unsure unless all readers see the same, or what differs is judged both ways."""
+    magic, name = part.read(0, BLOCK)[_MAGIC], part.read(0, 100).rstrip(b"\0")
+    if _TAKEN_FOR_OTHERS.match(name) or not _is_utf8(name):
+        inspection.must_be_opened()
+    offset, in_two_ways = 0, False
     while (block := part.read(offset, BLOCK)).strip(b"\0"):
         inspection.member()
-        require(_is_header(block), Reason.DAMAGED)
-        require(block[_MAGIC] == magic)
-        size = _octal(block[124:136])
-        if size is None:
-            ambiguous()
-        _check_entry(block[156:157], part.slice(offset + BLOCK, size), inspection)
+        require(is_tar_header(block), Reason.DAMAGED)
+        require(block[_MAGIC] in _MAGICS)
+        if block[_MAGIC] != magic:
+            inspection.must_be_opened()
+        size = _size(block, inspection)
+        kind = block[156:157]
+        if kind == _SPARSE:
+            offset = _behind_map(part, offset, block, size, inspection)
+        in_two_ways |= _check_entry(kind, block, part.slice(offset + BLOCK, size), inspection)
         offset += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
     require(part.size - offset >= 2 * BLOCK, Reason.DAMAGED)
     require(part.size % BLOCK == 0 and part.zeros(offset))
+    if in_two_ways:
+        require(not inspection.opened)  # else nobody has seen them as they are in the archive
+        inspection.must_be_opened()
 
 
-def _check_entry(kind: bytes, data: Part, inspection: Inspection) -> None:
-    if kind in _FILES:
+def _size(block: bytes, inspection: Inspection) -> int:
+    """In octal digits, or in binary, which clamd does not read."""
+    field = block[124:136]
+    if field[:1] == b"\x80":
+        inspection.must_be_opened()
+        return int.from_bytes(field[1:], "big")
+    size = _octal(field)
+    if size is None:
+        ambiguous()
+    return size
+
+
+def _check_entry(kind: bytes, block: bytes, data: Part, inspection: Inspection) -> bool:
+    """Whether it makes the next one a sparse file."""
+    if kind in _FILES or kind == _SPARSE:
+        if data.size and block[:100].rstrip(b"\0").endswith(b"/"):
+            inspection.opened_by()  # nobody gives the data of what is a directory by its name
         inspection.look_into(data)
-    elif kind in _EMPTY:
+        return False
+    if kind in _EMPTY:
         require(not data.size)
-    else:
-        require(kind in _TEXTS and data.size <= _MAX_TEXT)
-        require(not _UNSURE_KEYS.search(data.read(0, _MAX_TEXT)))
+        return False
+    require(kind in _TEXTS and data.size <= _MAX_TEXT)
+    text = data.read(0, _MAX_TEXT)
+    require(not _UNSURE_KEYS.search(text))
+    sparse = _SPARSE_KEYS.search(text) is not None
+    require(not sparse or kind == b"x")
+    return sparse
+
+
+def _behind_map(part: Part, offset: int, block: bytes, size: int, inspection: Inspection) -> int:
+    """The offset of the last block of an old GNU header with the map of a sparse file, which is sound."""
+    inspection.must_be_opened()
+    entries, more = block[386:482], block[482]
+    data, end = 0, 0
+    while True:
+        for i in range(0, len(entries), 24):
+            begin, length = _octal(entries[i : i + 12]), _octal(entries[i + 12 : i + 24])
+            if begin is None or length is None:
+                require(not entries[i:].strip(b"\0") and not more)
+                break
+            require(begin >= end)
+            data, end = data + length, begin + length
+        if not more:
+            break
+        inspection.check_time()
+        offset += BLOCK
+        extension = part.read(offset, BLOCK)
+        require(len(extension) == BLOCK, Reason.DAMAGED)
+        entries, more = extension[:504], extension[504]
+    require(data == size and end <= (_octal(block[483:495]) or 0))
+    return offset
 
 
 def _octal(field: bytes) -> int | None:

@@ -2,7 +2,8 @@
 
 The rules of this module: the least busy clamd that is up and trusted is asked; one failure is retried on
 another, if less than half of the time is used; a clamd that the canary caught lying is not asked; where the
-embedded test set is all there is, nothing is clean.
+embedded test set is all there is, nothing is clean; a PDF that clamd calls encrypted is put in order and
+asked about once more.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ from typing import Self
 
 from scanner.clamd.backend import Clamd, ClamdBackend
 from scanner.clamd.findings import ENGINE
+from scanner.containers.pdf_password import move_encryption
 from scanner.errors import EngineError
 from scanner.events import Publish
-from scanner.media import Sample
+from scanner.media import STEP, Body, BodyWriter, Sample
 from scanner.verdict import Outcome, Reason, Report
+
+_PDF_WITHIN = 1024
+# A copy is made, and another one in memory.
+_MENDED_UP_TO = 32 * 1024 * 1024
 
 
 class ClamAV:
@@ -67,11 +73,20 @@ class ClamAV:
 
     async def scan(self, sample: Sample) -> Report:
         """Judge `sample` on one clamd, or a second one; raises EngineError."""
+        deadline = asyncio.get_running_loop().time() + self._scan_timeout
+        report = await self._scan(sample, deadline)
+        if report.reason is Reason.ENCRYPTED_DOCUMENT and (mended := await _mended(sample)) is not None:
+            try:
+                return await self._scan(Sample(mended), deadline)
+            finally:
+                mended.release()
+        return report
+
+    async def _scan(self, sample: Sample, deadline: float) -> Report:
         usable = self._usable()
         if not usable:
             return Report(ENGINE, Outcome.FAILED, reason=self._why_none())
         now = asyncio.get_running_loop().time
-        deadline = now() + self._scan_timeout
         backend = min(usable, key=_reluctance)
         try:
             return await backend.scan(sample, deadline)
@@ -90,6 +105,25 @@ class ClamAV:
     def _why_none(self) -> Reason:
         accepted = any(self._accepts(backend) for backend in self.backends)
         return Reason.CANARY if accepted else Reason.TEST_SIGNATURES
+
+
+async def _mended(sample: Sample) -> Body | None:
+    """A PDF, encrypted as clamd wants it; what it says of this holds for the sample."""
+    if sample.size > _MENDED_UP_TO or b"%PDF-" not in sample.head(_PDF_WITHIN):
+        return None
+    content = bytearray()
+    for offset in range(0, sample.size, STEP):
+        content += sample.read(offset, STEP)
+        await asyncio.sleep(0)
+    if not await asyncio.to_thread(move_encryption, content):
+        return None
+    writer = BodyWriter()
+    try:
+        await writer.write_in_steps(memoryview(content))
+        return writer.seal()
+    except BaseException:
+        writer.discard()
+        raise
 
 
 def _reluctance(backend: ClamdBackend) -> tuple[bool, int, float]:

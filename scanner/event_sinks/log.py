@@ -25,6 +25,7 @@ from scanner.events import (
     ActionJudged,
     ActionsUnread,
     Answered,
+    ArchiveJudged,
     AuditBroken,
     AuditSigned,
     BackendChanged,
@@ -120,7 +121,7 @@ class Log:
         match event:
             case StageTimed() | VerdictLookedUp() | FlightJoined() | EngineAnswered() | UpstreamAnswered():
                 pass  # these and the next line's are for the metrics
-            case Scanned() | Delivered() | DecryptFailed() | Rejected():
+            case ArchiveJudged() | Scanned() | Delivered() | DecryptFailed() | Rejected():
                 pass
             case Answered():
                 self._answered(event)

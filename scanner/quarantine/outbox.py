@@ -166,7 +166,7 @@ class Outbox:
             size=detection.size,
             mime_type=verdict.mime_type,
             verdict=verdict.outcome.name.lower(),
-            signatures=tuple(found.signature for found in verdict.detections),
+            signatures=tuple(dict.fromkeys(found.signature for found in verdict.detections)),
             engines=verdict.versions or {},
             media=str(occasion.ref) if occasion.ref is not None else None,
             source=occasion.source,

@@ -19,7 +19,7 @@ from scanner.crypto.pk import parse_secret
 from scanner.errors import AccessDenied, InvalidMedia, MalformedRequest
 from scanner.events import Source
 from scanner.media import MediaRef, Sample
-from scanner.verdict import Decision, Outcome, Reason, Report, Verdict
+from scanner.verdict import Decision, Outcome, Reason, Report, Verdict, located
 from scanner.web import texts
 from scanner.web.dialects import MATRIX
 from scanner.web.inspection import Inquiry, Inspector
@@ -120,13 +120,18 @@ class Inspect:
             decision = await self._inspector.judge(inquiry, Sample(body, keyless=question.keyless))
         finally:
             body.release()
-        return _told(request, decision)
+        return _told(request, decision, in_full=question.purpose is Purpose.FILE)
 
 
-def _told(request: Request, decision: Decision) -> Answer:
-    """503 where the engines failed, unless the policy only observes."""
+def _told(request: Request, decision: Decision, *, in_full: bool = False) -> Answer:
+    """503 where the engines failed, unless the policy only observes.
+
+    Synapse is not told the names in somebody's archive; who has a file of his own scanned is, `in_full`.
+    """
     if decision.outcome is Outcome.FAILED and not decision.deliver:
         return MATRIX.withheld(decision, request.language)
+    found = located(decision.detections)
+    places = {"found": [{"signature": each.signature, "path": each.path} for each in found]}
     return json_answer(
         {
             "known": True,
@@ -134,6 +139,7 @@ def _told(request: Request, decision: Decision) -> Answer:
             "outcome": decision.outcome.name.lower(),
             "reason": decision.reason,
             "info": texts.on_decision(decision, request.language),
-            "signatures": [found.signature for found in decision.detections],
+            "signatures": list(dict.fromkeys(each.signature for each in found)),
         }
+        | (places if in_full else {})
     )

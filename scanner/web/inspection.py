@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scanner.crypto.attachment import AttachmentKey
 from scanner.crypto.pk import ServerKeys
@@ -104,7 +104,9 @@ class Inspector:
             verdict.hashes is not None and not _is_released(decision)
         ):
             ciphertext_sha256 = key.ciphertext_sha256.hex() if key is not None else None
-            detected = Detected(occasion, verdict, decision, size, ciphertext_sha256, seconds)
+            told = verdict.without_paths()
+            decided = replace(decision, detections=told.detections)
+            detected = Detected(occasion, told, decided, size, ciphertext_sha256, seconds)
             for recorder in self._recorders:
                 await recorder.record(detected)
             if decision.outcome is Outcome.INFECTED:

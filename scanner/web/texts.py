@@ -26,6 +26,7 @@ _REASONS: Mapping[Reason, str] = {
     Reason.TIME_LIMIT: "This file takes too long to inspect",
     Reason.DAMAGED: "This file is damaged and cannot be inspected",
     Reason.AMBIGUOUS: "This archive is of a kind that cannot be inspected",
+    Reason.READERS_DISAGREE: "Programs see different things in this archive",
     Reason.ENGINE_UNAVAILABLE: "The antivirus cannot be reached, try again later",
     Reason.ENGINE_ERROR: "The antivirus failed, try again later",
     Reason.ENGINE_TIMEOUT: "The antivirus did not answer in time, try again later",
@@ -63,6 +64,9 @@ FRENCH: Mapping[str, str] = {
     "This file takes too long to inspect": "L'analyse de ce fichier prend trop de temps",
     "This file is damaged and cannot be inspected": "Ce fichier est endommagé et ne peut pas être analysé",
     "This archive is of a kind that cannot be inspected": "Cette archive est d'un type impossible à analyser",
+    "Programs see different things in this archive": (
+        "Le contenu de cette archive varie selon le logiciel qui l'ouvre"
+    ),
     "The antivirus cannot be reached, try again later": "L'antivirus est injoignable, réessayez plus tard",
     "The antivirus failed, try again later": "L'antivirus a rencontré une erreur, réessayez plus tard",
     "The antivirus did not answer in time, try again later": (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from scanner.quarantine.audit import Record
 from scanner.quarantine.chain import read_records
+from tests.archives import zip_of
 from tests.cli.command import refused
 from tests.cli.desk import Desk
 from tests.cli.test_scan import configuration
@@ -49,8 +51,18 @@ def test_what_is_clean_today_is_exit_code_1(desk: Desk, config: Path) -> None:
     assert desk.quarantine(*words).returncode == 1
     found = {line["sha256"]: line for line in desk.lines(*words)}
     assert found[digest(b"a false positive")]["differs"]
-    assert found[digest(b"a false positive")]["now"] == {"verdict": "clean", "signatures": [], "reason": None}
+    nothing: dict[str, object] = {"verdict": "clean", "signatures": [], "reason": None, "found": []}
+    assert found[digest(b"a false positive")]["now"] == nothing
     assert not found[digest(EICAR)]["differs"]
+
+
+@pytest.mark.real
+def test_where_in_an_archive_it_is_is_told(desk: Desk, config: Path) -> None:
+    desk.keep(zip_of({"folder/eicar.com": EICAR}, zipfile.ZIP_LZMA), signatures=("Old.Name-1",))
+    words = ("rescan", "--all", "--key-file", desk.soc, "--clamd-config", config)
+    assert "in folder/eicar.com" in " ".join(desk.quarantine(*words).stdout.split())
+    (line,) = desk.lines(*words)
+    assert [found["path"] for found in line["now"]["found"]] == ["folder/eicar.com"]
 
 
 @pytest.mark.real

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_the_infected_one_among_them_is_exit_code_1(config: Path, folder: Path) 
     assert done.returncode == 1
     assert done.stdout.decode() == f"{folder}/sub/eicar.zip: infected {SIGNATURE}\n"
     assert b"files: 2 in " in done.stderr
+
+
+@pytest.mark.real
+def test_what_is_in_an_archive_that_clamd_does_not_open_is_named_by_its_path(
+    config: Path, folder: Path
+) -> None:
+    inner = zip_of({"folder/eicar.com": EICAR, "..\n": b"x"}, zipfile.ZIP_LZMA)
+    (folder / "a.zip").write_bytes(zip_of({"inner.zip": inner, "letter": b"a letter"}, zipfile.ZIP_LZMA))
+    place = "inner.zip/folder/eicar.com"
+    done = scan(config, folder)
+    assert done.returncode == 1
+    assert done.stdout.decode() == f"{folder}/a.zip: infected {SIGNATURE} in {place}\n"
+    [document, _] = map(json.loads, scan(config, "--json", folder).stdout.splitlines())
+    assert document["found"] == [{"signature": SIGNATURE, "path": place}]
 
 
 @pytest.mark.real

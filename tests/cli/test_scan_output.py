@@ -57,7 +57,18 @@ def test_a_document_holds_what_the_line_says() -> None:
         "signatures": ["Win.Test.EICAR_HDB-1"],
         "reason": "malware",
         "info": "Win.Test.EICAR_HDB-1",
+        "found": [{"signature": "Win.Test.EICAR_HDB-1", "path": ""}],
     }
+
+
+def test_where_in_an_archive_something_was_found_is_told() -> None:
+    placed = Detection("Win.Test.EICAR_HDB-1").inside(b"a \x1b b").inside(b"in.zip")
+    inside = Report("archive", Outcome.INFECTED, None, Reason.MALWARE, (placed,))
+    finding = Finding.of("x", Verdict((INFECTED, inside)))
+    assert finding.line() == "x: infected Win.Test.EICAR_HDB-1 in in.zip/a \\x1b b"
+    document = json.loads(finding.document())
+    assert document["signatures"] == ["Win.Test.EICAR_HDB-1"]
+    assert document["found"] == [{"signature": "Win.Test.EICAR_HDB-1", "path": "in.zip/a \\x1b b"}]
 
 
 def test_names_cannot_forge_a_line_or_move_the_cursor() -> None:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import binascii
 import bz2
 import gzip
 import lzma
 import random
+import struct
 
 import pytest
 
-from scanner.containers.embedded import is_lzma
+from scanner.containers.embedded import is_lzma, is_lzma_for_x86
 from scanner.containers.inspection import SEARCHED, STEP
 from scanner.verdict import Reason
-from tests.archives import TEXT, judged, tar_of, zip_of
+from tests.archives import TEXT, judged, rar4_of, rar5_of, tar_of, zip_of
 
 PICTURE = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + random.Random(1).randbytes(2000)
 # Four letters of deflate, then a repetition of what stood 38 bytes before; what follows is letters again.
@@ -24,9 +26,14 @@ INSIDE = {
     "cpio": b"070701" + b"0" * 104,
     "zst": b"\x28\xb5\x2f\xfd\x24\x44\x21\x02\x00" + b"x" * 68,
     "xar": b"xar!\0\x1c\0\x01" + bytes(99),
-    "rar": b"Rar!\x1a\x07\1\0" + bytes(99),
-    "wim": b"MSWIM\0\0\0" + bytes(99),
+    "rar 4": rar4_of({"a": TEXT}),
+    "rar 5": rar5_of({"a": TEXT}),
+    "wim": b"MSWIM\0\0\0\xd0" + bytes(99),
     "cab": b"MSCF\0\0\0\0" + bytes(99),
+    "iso": b"\1CD001\1\0" + bytes(99),
+    "udf": b"\0BEA01\1\0" + bytes(99),
+    "old cpio": struct.pack("<13H", 0o70707, 0, 1, 0o100644, 0, 0, 1, 0, 0, 0, 2, 0, 5) + b"a\0hello",
+    "old cpio, big-endian": struct.pack(">13H", 0o70707, 0, 1, 0o100644, 0, 0, 1, 0, 0, 0, 2, 0, 5) + b"a\0",
     "squashfs": b"hsqs" + bytes(8) + (2**17).to_bytes(4, "little") + bytes(12) + b"\4\0" + bytes(99),
 }
 
@@ -57,6 +64,11 @@ def test_what_lies_beyond_the_reach_of_7zip_is_not_searched() -> None:
         b"\x28\xb5\x2f\xfd" + b"\xff" * 40,
         b"\x28\xb5\x2f\xfd\x21\7" + INSIDE["zst"][5:],
         b"hsqs" + b"\xff" * 40,
+        b"Rar!\x1a\x07\0" + b"\xff" * 40,
+        b"Rar!\x1a\x07\1\0" + b"\xff" * 40,
+        b"MSWIM\0\0\0InternetShortcut",
+        struct.pack("<13H", 0o70707, 0, 1, 0o100644, 0, 0, 0, 0, 0, 0, 2, 0, 5) + b"a\0hello",
+        struct.pack("<13H", 0o70707, 0, 1, 0o100644, 0, 0, 1, 0, 0, 0, 9, 0, 5) + b"a\0hello",
         b"7z\xbc\xaf\x27\x1c" + b"\xff" * 40,
         b"ustar  \0",
     ],
@@ -65,15 +77,48 @@ def test_a_signature_by_chance_is_nothing(chance: bytes) -> None:
     assert judged(PICTURE + chance) is None
 
 
+UUENCODED = b"begin 644 a.zip\n" + binascii.b2a_uu(b"PK") + b"`\nend\n"
+
+
+@pytest.mark.parametrize("before", [b"", b"Dear all,\n\n", b"Dear all,\r\n", b"begin 644 of it\n"])
+def test_what_is_encoded_in_a_text_is_ambiguous(before: bytes) -> None:
+    """Bsdtar opens it."""
+    assert judged(before + UUENCODED) is Reason.AMBIGUOUS
+    assert judged(before + b"begin-base64 644 a\nUEsDBA==\n====\n") is Reason.AMBIGUOUS
+
+
+@pytest.mark.parametrize("before", [b"\xff\n", b"\0\n", b"not ", b"text\n" * 30_000])
+def test_what_is_encoded_elsewhere_is_nothing(before: bytes) -> None:
+    assert judged(before + UUENCODED) is None
+
+
+def test_a_text_that_tells_how_to_begin_is_nothing() -> None:
+    assert judged(b"Write\nbegin 644 name\nand then the data,\n") is None
+
+
 @pytest.mark.slow
 def test_noise_is_nothing() -> None:
     chance = random.Random(2)
     assert [judged(b"\xff" + chance.randbytes(8 << 20)) for _ in range(8)] == [None] * 8
 
 
+def test_a_list_of_types_of_kotlin_is_no_lzma() -> None:
+    kotlin = bytes.fromhex("000000030000000100000000000000070abb070a066b6f746c696e0a0b636f6c6c656374696f6e73")
+    assert not is_lzma_for_x86(kotlin)
+    assert not is_lzma(kotlin)
+    assert judged(kotlin + bytes(99)) is None
+
+
+def test_bare_lzma_that_breaks_off_is_recognised() -> None:
+    """What came out before is there all the same."""
+    packed = lzma.compress(TEXT, lzma.FORMAT_ALONE)
+    assert is_lzma(packed[:40])
+    assert is_lzma(packed[:40] + b"\xff" * 99)
+
+
 def test_bare_lzma_is_recognised_and_pictures_are_not() -> None:
     assert is_lzma(lzma.compress(TEXT, lzma.FORMAT_ALONE)[:64])
-    assert is_lzma(b"\0" + lzma.compress(TEXT, lzma.FORMAT_ALONE)[:64])
+    assert is_lzma_for_x86(b"\0" + lzma.compress(TEXT, lzma.FORMAT_ALONE)[:64])
     icon = bytes.fromhex("000001000100101000000100200068040000160000002800000010000000")
     for other in (
         b"\0\0\0\x20ftypisom\0\0\2\0isomiso2",

@@ -48,10 +48,10 @@ def test_too_many_members_are_a_limit() -> None:
 
 
 @pytest.mark.slow
-def test_a_tight_member_is_a_limit_only_above_50_mib() -> None:
-    assert judged(zip_of({"zeros": bytes(49 * MIB)})) is None
-    assert judged(zip_of({"zeros": bytes(51 * MIB)})) is Reason.LIMIT
-    assert judged(gzip.compress(bytes(51 * MIB))) is Reason.LIMIT
+def test_a_tight_member_is_a_limit_only_above_100_mib() -> None:
+    assert judged(zip_of({"zeros": bytes(99 * MIB)})) is None
+    assert judged(zip_of({"zeros": bytes(101 * MIB)})) is Reason.LIMIT
+    assert judged(gzip.compress(bytes(101 * MIB))) is Reason.LIMIT
 
 
 @pytest.mark.slow

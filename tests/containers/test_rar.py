@@ -1,46 +1,63 @@
 from __future__ import annotations
 
 import struct
+import zlib
+
+import pytest
 
 from scanner.verdict import Reason
-from tests.archives import judged
+from tests.archives import SOUND, TEXT, delivered, judged, rar4_of, rar5_of, zip_of
 
-VERSION_4, VERSION_5 = b"Rar!\x1a\x07\0", b"Rar!\x1a\x07\1\0"
-
-
-def header_4(kind: int, flags: int, data: bytes = b"") -> bytes:
-    return struct.pack("<HBHHL", 0, kind, flags | 0x8000, 11, len(data)) + data
+FILES = {"first": b"content", "text": TEXT}
 
 
-def header_5(*content: int, extra: bytes = b"") -> bytes:
-    body = bytes(content) + extra
-    return bytes(4) + bytes([len(body)]) + body
+@pytest.mark.parametrize("make", [rar4_of, rar5_of])
+def test_headers_that_lead_to_each_other_are_sound(make: object) -> None:
+    assert callable(make)
+    archive = make(FILES)
+    assert judged(archive) == SOUND
+    assert delivered(archive, *SOUND) == [list(FILES.values())]
 
 
-def test_rar_is_never_plain() -> None:
-    """Debian's clamd does not open it."""
-    for archive in (
-        VERSION_4 + header_4(0x73, 0) + header_4(0x74, 0, b"data"),
-        VERSION_5 + header_5(1, 0, 0) + bytes(9),
-    ):
-        assert judged(archive) is Reason.AMBIGUOUS
+@pytest.mark.parametrize("make", [rar4_of, rar5_of])
+def test_anything_behind_or_missing_is_not_sound(make: object) -> None:
+    assert callable(make)
+    archive = make(FILES)
+    assert judged(archive + b"more") is Reason.AMBIGUOUS
+    assert judged(archive[:-1]) is Reason.DAMAGED
+    assert judged(archive.replace(b"text", b"tExt")) is Reason.DAMAGED
 
 
-def test_encrypted_headers_and_members_of_version_4_are_told() -> None:
-    assert judged(VERSION_4 + header_4(0x73, 0x80)) is Reason.ENCRYPTED_ARCHIVE
+def test_a_missing_end_is_older_than_version_5() -> None:
+    assert judged(rar4_of(FILES)[:-7]) == SOUND
+    assert judged(rar5_of(FILES)[:-8]) is Reason.DAMAGED
+
+
+def test_what_is_encrypted_is_told() -> None:
+    assert judged(rar4_of(FILES, main=0x80)) is Reason.ENCRYPTED_ARCHIVE
+    assert judged(rar4_of(FILES, flags=0x04)) is Reason.ENCRYPTED_ARCHIVE
+    assert judged(rar5_of(FILES, extra=b"\5\1abcd")) is Reason.ENCRYPTED_ARCHIVE
+    body = b"\2\4\0"
     assert (
-        judged(VERSION_4 + header_4(0x73, 0) + header_4(0x74, 0, b"x" * 99) + header_4(0x74, 4))
-        is Reason.ENCRYPTED_ARCHIVE
+        judged(b"Rar!\x1a\x07\1\0" + struct.pack("<L", zlib.crc32(body)) + body) is Reason.ENCRYPTED_ARCHIVE
     )
 
 
-def test_encrypted_headers_and_members_of_version_5_are_told() -> None:
-    record = b"\5\1abcd"
-    assert judged(VERSION_5 + header_5(4, 0, 0, 0)) is Reason.ENCRYPTED_ARCHIVE
-    members = header_5(1, 0, 0) + header_5(2, 1, len(record), 0, extra=record)
-    assert judged(VERSION_5 + members) is Reason.ENCRYPTED_ARCHIVE
+def test_parts_of_something_larger_are_ambiguous() -> None:
+    assert judged(rar4_of(FILES, main=0x01)) is Reason.AMBIGUOUS
+    assert judged(rar5_of(FILES, main=0x01)) is Reason.AMBIGUOUS
+    assert judged(rar4_of(FILES, flags=0x02)) is Reason.AMBIGUOUS
+
+
+def test_a_directory_with_content_is_ambiguous() -> None:
+    assert judged(rar4_of(FILES, flags=0xE0)) is Reason.AMBIGUOUS
+    assert judged(rar5_of(FILES, flags=0x01)) is Reason.AMBIGUOUS
+
+
+def test_a_zip_at_the_end_is_a_member() -> None:
+    for make in (rar4_of, rar5_of):
+        assert judged(make({"a.zip": zip_of({"a": TEXT})})) == SOUND
 
 
 def test_endless_headers_end() -> None:
-    assert judged(VERSION_5 + b"\xff" * 5000) is Reason.AMBIGUOUS
-    assert judged(VERSION_5 + header_5(2, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F) + bytes(5000)) is Reason.AMBIGUOUS
+    assert judged(b"Rar!\x1a\x07\1\0" + b"\xff" * 5000) is Reason.DAMAGED

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import random
 import struct
@@ -7,8 +8,19 @@ import zipfile
 
 import pytest
 
+from scanner.containers.readers import Reader
 from scanner.verdict import Reason
-from tests.archives import TEXT, judged, streamed_zip_of, tar_of, zip64_of, zip_of
+from tests.archives import (
+    CROOKED,
+    SOUND,
+    TEXT,
+    delivered,
+    judged,
+    streamed_zip_of,
+    tar_of,
+    zip64_of,
+    zip_of,
+)
 
 FILES = {"first": b"first file", "text": TEXT}
 LOCAL_METHOD, LOCAL_CRC, LOCAL_SIZE, LOCAL_EXTRA_SIZE = 8, 14, 22, 28
@@ -72,8 +84,9 @@ def with_prefix_inside(archive: bytes, gap: bytes) -> bytes:
 
 def test_nameless_records_of_zeros_between_members_are_plain() -> None:
     """So fills Android's packager its gaps."""
-    gap = struct.pack("<4s24xH", b"PK\3\4", 5) + bytes(5)
-    assert judged(with_prefix_inside(zip_of({"a": b"content"}), gap)) is None
+    for time in (bytes(4), b"\x21\x08\x21\x02"):
+        gap = struct.pack("<4s6x4s14xH", b"PK\3\4", time, 5) + bytes(5)
+        assert judged(with_prefix_inside(zip_of({"a": b"content"}), gap)) is None
 
 
 def test_an_unlisted_record_is_ambiguous() -> None:
@@ -102,9 +115,9 @@ def test_a_record_inside_an_android_signing_block_is_ambiguous() -> None:
     assert judged(signed(zip_of({"a": b"content"}), b"PK\3\4" + bytes(40))) is Reason.AMBIGUOUS
 
 
-def test_zeros_behind_the_end_are_plain_and_other_bytes_are_not() -> None:
+def test_zeros_behind_the_end_are_plain_and_other_bytes_are_crooked() -> None:
     assert judged(zip_of(FILES) + bytes(9000)) is None
-    assert judged(zip_of(FILES) + b"more") is Reason.AMBIGUOUS
+    assert judged(zip_of(FILES) + b"more") == CROOKED
 
 
 def test_a_comment_is_plain_unless_it_holds_another_end() -> None:
@@ -121,13 +134,47 @@ def test_a_zip_behind_an_executable_is_plain(prefix: bytes) -> None:
 
 
 @pytest.mark.parametrize("prefix", [b"OggS", b"ID3\4", b"GIF89a", b"<html>", b"x"])
-def test_a_zip_behind_anything_else_is_ambiguous(prefix: bytes) -> None:
-    assert judged(prefix + zip_of(FILES)) is Reason.AMBIGUOUS
+def test_a_zip_behind_anything_else_is_crooked(prefix: bytes) -> None:
+    """Clamd takes the whole for what it begins as; both readers see the ZIP."""
+    archive = prefix + zip_of(FILES)
+    assert judged(archive) == CROOKED
+    assert delivered(archive, *CROOKED) == [list(FILES.values())] * 2
 
 
-def test_a_streamed_zip_behind_an_executable_is_ambiguous() -> None:
+def test_a_streamed_zip_behind_an_executable_is_crooked() -> None:
     """Clamd does not use the directory there, and the records do not tell their sizes."""
-    assert judged(b"#!/bin/sh\n" + streamed_zip_of(FILES)) is Reason.AMBIGUOUS
+    archive = b"#!/bin/sh\n" + streamed_zip_of(FILES)
+    assert judged(archive) == CROOKED
+    assert delivered(archive, *CROOKED) == [list(FILES.values())] * 2
+
+
+@pytest.mark.parametrize(
+    "junk", [b"PK\3\4" + bytes(40), b"PK\5\6" + bytes(18), gzip.compress(TEXT), tar_of(FILES), b"%PDF-1.7"]
+)
+def test_what_a_reader_may_take_for_something_is_no_junk(junk: bytes) -> None:
+    archive = zip_of(FILES)
+    assert judged(junk + archive) in (Reason.AMBIGUOUS, Reason.DAMAGED)
+    assert judged(archive + junk) in (Reason.AMBIGUOUS, Reason.DAMAGED)
+
+
+def test_junk_between_members_is_crooked() -> None:
+    one = zip_of({"a": b"content"}, zipfile.ZIP_STORED)
+    assert judged(with_gap(one, b"junk")) == CROOKED
+    assert judged(with_gap(one, b"PK\1\2")) is Reason.AMBIGUOUS
+
+
+def with_gap(archive: bytes, gap: bytes) -> bytes:
+    """The archive with something before its directory."""
+    entry, end = archive.find(b"PK\1\2"), archive.rfind(b"PK\5\6")
+    moved = patched(archive, end + 16, struct.pack("<L", entry + len(gap)))
+    return moved[:entry] + gap + moved[entry:]
+
+
+def test_the_record_that_krita_forgets_is_crooked() -> None:
+    """Of its type alone, in letters where sizes should be; with any other content it is ambiguous."""
+    for content, answer in ((b"application/x-krita", CROOKED), (b"evil (content)", Reason.AMBIGUOUS)):
+        stray = struct.pack("<4s5H", b"PK\3\4", 20, 0, 0, 0, 0) + b"CRCqCSIZUSIZ" + b"\x08\0\0\0mimetype"
+        assert judged(with_prefix_inside(zip_of({"a": b"content"}), stray + content)) == answer
 
 
 def test_text_with_the_signature_of_an_end_is_no_zip() -> None:
@@ -135,8 +182,50 @@ def test_text_with_the_signature_of_an_end_is_no_zip() -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_methods_are_ambiguous(method: int) -> None:
-    assert judged(zip_of(FILES, method)) is Reason.AMBIGUOUS
+def test_other_methods_are_sound(method: int) -> None:
+    assert judged(zip_of(FILES, method)) == SOUND
+    assert delivered(zip_of(FILES, method), *SOUND) == [list(FILES.values())]
+
+
+@pytest.mark.parametrize("method", [1, 6, 9, 97, 99])
+def test_methods_that_libarchive_does_not_know_are_ambiguous(method: int) -> None:
+    archive = zip_of({"a": b"content"}, zipfile.ZIP_STORED)
+    entry, code = archive.find(b"PK\1\2"), struct.pack("<H", method)
+    assert judged(patched(patched(archive, LOCAL_METHOD, code), entry + 10, code)) is Reason.AMBIGUOUS
+
+
+LINK, PIPE, FILE = (0o120777 << 16, 3), (0o010600 << 16, 3), (0o100644 << 16, 3)
+DIRECTORY_IN_DOS = (0x10, 0)
+
+
+def special_zip_of(name: str, attributes: tuple[int, int], other: int) -> bytes:
+    """With something in it that may be no file, and a file by another method."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        info = zipfile.ZipInfo(name)
+        info.external_attr, info.create_system = attributes
+        archive.writestr(info, b"special content")
+        archive.writestr("text", TEXT, other)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"), [("d/", FILE), ("link", LINK), ("pipe", PIPE), ("d", DIRECTORY_IN_DOS)]
+)
+def test_what_libarchive_takes_for_no_file_is_read_by_zipfile(name: str, attributes: tuple[int, int]) -> None:
+    archive = special_zip_of(name, attributes, zipfile.ZIP_LZMA)
+    assert judged(archive) == (Reader.ZIPFILE,)
+    assert delivered(archive, Reader.ZIPFILE) == [[b"special content", TEXT]]
+    assert judged(special_zip_of(name, attributes, zipfile.ZIP_DEFLATED)) is None
+
+
+def test_what_is_no_file_beside_a_method_that_zipfile_does_not_know_is_ambiguous() -> None:
+    archive = special_zip_of("link", LINK, zipfile.ZIP_LZMA)
+    place = archive.find(b"PK\3\4", 4)
+    entry = archive.find(b"PK\1\2", archive.find(b"PK\1\2") + 4)
+    zstd = b"\x5d\0"
+    changed = patched(patched(archive, place + LOCAL_METHOD, zstd), entry + 10, zstd)
+    assert judged(changed) is Reason.AMBIGUOUS
 
 
 def test_two_descriptions_that_differ_are_ambiguous() -> None:
@@ -161,7 +250,8 @@ def test_a_zip_inside_a_zip_is_judged_by_the_same_rules() -> None:
     evil = zip_of({"a": b"content"}, zipfile.ZIP_LZMA)
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         assert judged(zip_of({"sheet.xlsx": zip_of(FILES)}, method)) is None
-        assert judged(zip_of({"sheet.xlsx": evil}, method)) is Reason.AMBIGUOUS
+        assert judged(zip_of({"sheet.xlsx": evil}, method)) == SOUND
+        assert judged(zip_of({"sheet.xlsx": evil[:-1]}, method)) is Reason.DAMAGED
 
 
 def test_an_opendocument_with_encrypted_files_is_an_encrypted_document() -> None:

@@ -45,6 +45,7 @@ def made(kind: type, text: str, occasion: Occasion) -> Any:
         "content": ContentId(bytes(32)),
         "decision": Decision(deliver=False, outcome=Outcome.INFECTED, reason=Reason.MALWARE),
         "encrypted": True,
+        "members": 3,
         "new": True,
         "number": 7,
         "occasion": occasion,

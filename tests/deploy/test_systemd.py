@@ -116,6 +116,31 @@ async def test_it_and_its_clamd_scan_under_the_filters_of_the_unit(directory: Pa
         assert (await stage.download_encrypted(stage.upload_encrypted(b"a letter"))).status == 200
 
 
+_UNPACK = """
+import asyncio
+from tests.archives import zip_of
+from tests.unpacking.scene import scene
+
+async def main():
+    async with scene() as stage:
+        print(await stage.unpacked(zip_of({"name": b"content"})))
+        print(*(f"{event.state}: {event.detail}" for event in stage.sink.events))
+
+asyncio.run(main())
+"""
+
+
+@needs_systemd
+@pytest.mark.real
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become the user of a service")
+def test_archives_are_unpacked_under_the_filters_of_the_unit_and_seccomp(directory: Path) -> None:
+    as_nobody = ["sh", "-euc", _AS_NOBODY, "sh", str(directory)]
+    told = subprocess.check_output([*as_nobody, *CONFINED, sys.executable, "-c", _UNPACK], text=True)
+    found, states = told.splitlines()
+    assert found == "[(b'name', b'content')]"
+    assert re.fullmatch(r"ready: libarchive 3[0-9.]+, with seccomp", states)
+
+
 @needs_systemd
 @pytest.mark.real
 @pytest.mark.parametrize("call", ["os.nice(1)", "os.setuid(0)", "os.chroot('/')"])

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pyclamd
 import pytest
 import pyzipper
+from cryptography.hazmat.decrepit.ciphers.algorithms import ARC4
+from cryptography.hazmat.primitives.ciphers import Cipher
 
 from scanner.clamd import backend as backend_module
 from scanner.clamd import database as database_module
@@ -252,6 +256,54 @@ def many_files(count: int = 10_001) -> bytes:
         for number in range(count):
             writer.writestr(str(number), b"123456")
     return archive.getvalue()
+
+
+_PASSWORD_PADDING = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
+
+
+def rc4(key: bytes, data: bytes) -> bytes:
+    return Cipher(ARC4(key), mode=None).encryptor().update(data)
+
+
+def encrypted_pdf(content: bytes, password: bytes = b"") -> bytes:
+    """A PDF under RC4 with 40 bits, whose encryption dictionary stands in the trailer itself."""
+    owner, permissions = bytes(range(32)), (-4 & 0xFFFFFFFF).to_bytes(4, "little")
+    padded = (password + _PASSWORD_PADDING)[:32]
+    key = hashlib.md5(padded + owner + permissions + b"id", usedforsecurity=False).digest()[:5]
+    of_object = hashlib.md5(key + b"\4\0\0\0\0", usedforsecurity=False).digest()[:10]
+    stream = rc4(of_object, zlib.compress(content))
+    objects = (
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R >>",
+        b"<< /Length %d /Filter /FlateDecode >>\nstream\n%b\nendstream" % (len(stream), stream),
+    )
+    body = b"".join(b"%d 0 obj\n%b\nendobj\n" % (number, text) for number, text in enumerate(objects, 1))
+    user = rc4(key, _PASSWORD_PADDING).hex().encode()
+    dictionary = b"/Filter /Standard /V 1 /R 2 /O <%b> /U <%b> /P -4" % (owner.hex().encode(), user)
+    return (
+        b"%PDF-1.4\n" + body + b"trailer\n<< /Size 5 /Root 1 0 R /ID [<6964> <6964>] /Encrypt << "
+        b"%b >> >>\nstartxref\n0\n%%%%EOF\n" % dictionary
+    )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("content", "password", "outcome"),
+    [
+        (b"nothing to see here", b"", Outcome.CLEAN),
+        (marker("MediaScanner.Test.AtEnd"), b"", Outcome.INFECTED),
+        (b"nothing to see here", b"secret", Outcome.UNSCANNABLE),
+    ],
+)
+async def test_a_pdf_that_opens_without_asking_is_looked_into_although_clamd_calls_it_encrypted(
+    clamd: real.Clamd, content: bytes, password: bytes, outcome: Outcome
+) -> None:
+    document = encrypted_pdf(content, password)
+    assert clamd.scan(document).endswith("Heuristics.Encrypted.PDF FOUND")
+    async with engine_on(clamd) as (engine, _):
+        report = await scan(engine, document)
+    assert report.outcome is outcome
 
 
 CLEAN = Outcome.CLEAN, None

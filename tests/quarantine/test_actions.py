@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from scanner.metrics import _ACTIONS, _STANDINGS
+from scanner.metric_labels import ACTIONS, STANDINGS
 from scanner.quarantine.actions import (
     LONGEST_REASON,
     NEVER,
@@ -263,5 +263,5 @@ def test_author_is_known_by_the_key() -> None:
 
 
 def test_metrics_know_every_action_and_standing() -> None:
-    assert set(_ACTIONS) == {*Kind, "other"}
-    assert set(_STANDINGS) == set(Standing)
+    assert set(ACTIONS) == {*Kind, "other"}
+    assert set(STANDINGS) == set(Standing)

@@ -57,6 +57,8 @@ WARNINGS = {"reload": "a clamd kept its old signatures; mend the new ones"}
 ALICE, BOB = "alice", "bob"
 FORBIDDEN, LOCKED = b"<a forbidden type>", b"<a locked archive>"
 CIPHERTEXT = b"<perhaps a ciphertext>"
+# As of what lies in an archive.
+FOUND = Detection("Eicar-Test", "inner.tar/evil.exe")
 _FINDINGS = {
     EICAR: (Outcome.INFECTED, Reason.MALWARE),
     FORBIDDEN: (Outcome.FORBIDDEN, Reason.FORBIDDEN_TYPE),
@@ -98,7 +100,7 @@ class MarkEngine:
             content = sample.head(sample.size)
             for mark, (outcome, reason) in _FINDINGS.items():
                 if mark in content:
-                    return Report(self.name, outcome, "1", reason, (Detection("Eicar-Test"),))
+                    return Report(self.name, outcome, "1", reason, (FOUND,))
             if sample.keyless and CIPHERTEXT in content:
                 return Report(self.name, Outcome.OPAQUE, "1", Reason.OPAQUE)
         return Report(self.name, Outcome.CLEAN, "1")

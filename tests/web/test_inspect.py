@@ -24,7 +24,7 @@ from tests.fake_homeserver import until
 from tests.fakes import StubEngine
 from tests.raw_client import RawClient, Reply, connected, request
 from tests.real_clamd import EICAR
-from tests.web.service import FORBIDDEN, LOCKED, MIB, Service, networks, operations
+from tests.web.service import FORBIDDEN, FOUND, LOCKED, MIB, Service, networks, operations
 from tests.web.test_uploads import storing, upload
 
 PATH = "/_media_scanner/v1/inspect"
@@ -166,7 +166,17 @@ async def test_what_the_policy_withholds_is_told_with_the_reason(
 
 
 async def test_what_is_infected_has_names(listener: Listener) -> None:
-    assert (await listener.send(EICAR)).content["signatures"] == ["Eicar-Test"]
+    told = (await listener.send(EICAR)).content
+    assert told["signatures"] == ["Eicar-Test"]
+    assert "found" not in told
+
+
+async def test_who_has_a_file_of_his_own_inspected_is_told_where_in_it_malware_is(listener: Listener) -> None:
+    told = (await listener.send(EICAR, purpose="file")).content
+    assert told["found"] == [{"signature": FOUND.signature, "path": FOUND.path}]
+    known = (await listener.ask(EICAR, purpose="file")).content
+    assert known["signatures"] == ["Eicar-Test"]
+    assert "found" not in known, "that is not remembered"
 
 
 async def test_a_detection_is_told_with_the_media_that_is_meant(listener: Listener) -> None:

@@ -9,13 +9,13 @@ from typing import cast
 import pytest
 
 from scanner.errors import EngineError
-from scanner.events import Delivered, Detected, Observed, Overridden, Source, StageTimed
-from scanner.verdict import Hashes, IndexSecret, Outcome, Policy, Reason, Report, Verdict
+from scanner.events import Delivered, Detected, Observed, Overridden, Scanned, Source, StageTimed
+from scanner.verdict import Detection, Hashes, IndexSecret, Outcome, Policy, Reason, Report, Verdict
 from scanner.web.inspection import Inspector
 from scanner.web.request import Request
 from tests.fake_homeserver import serving
 from tests.real_clamd import EICAR
-from tests.web.service import ALICE, BOB, FORBIDDEN, LOCKED, Attachment, Serve, Service
+from tests.web.service import ALICE, BOB, FORBIDDEN, FOUND, LOCKED, Attachment, Serve, Service
 
 
 async def test_a_detection_is_told_once_with_what_was_asked(service: Service) -> None:
@@ -68,6 +68,16 @@ async def test_what_is_handed_over_only_because_the_policy_observes_is_a_deliver
         Detected,
         Delivered,
     ]
+
+
+async def test_where_in_an_archive_malware_is_stands_in_no_event(service: Service) -> None:
+    service.homeserver.script = serving(EICAR)
+    await service.get("/scan/example.org/abc")
+    await service.get("/download/example.org/abc")
+    scanned, detected = service.of(Scanned), service.of(Detected)
+    told = [event.verdict.detections for event in (*scanned, *detected)]
+    told += [event.decision.detections for event in detected]
+    assert told == [(Detection(FOUND.signature),)] * 5
 
 
 # -- what analysts said --------------------------------------------------------------------------
