@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Tests wait as much as they compute: three at a time keep two cores busy.
-QUICK := $(PYTEST) -q -n 3 -m 'not (slow or real or long or alone)'
+QUICK := $(PYTEST) -q -n 3 --dist worksteal -m 'not (slow or real or long or alone)'
 
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 # With --require-hashes a mirror or a folder of wheels (PIP_INDEX_URL, PIP_FIND_LINKS) may serve the files, never choose

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import NewType
 
 from scanner.member_names import printable, shortened, shown
@@ -269,8 +270,14 @@ def verdict_key(content: ContentId, versions: Mapping[str, str], *, keyless: boo
     What was judged as a plaintext says nothing of the same bytes as perhaps a ciphertext: `keyless` ones
     have names of their own.
     """
-    engines = json.dumps(sorted(versions.items())).encode()
+    engines = _encoded(tuple(sorted(versions.items())))
     return VerdictKey(hashlib.sha256(content + engines + (b"keyless" if keyless else b"")).digest())
+
+
+@lru_cache(maxsize=64)
+def _encoded(versions: tuple[tuple[str, str], ...]) -> bytes:
+    """The same few, for every file."""
+    return json.dumps(versions).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -592,7 +592,7 @@ class SlotInterleavings(_Interleavings):
 
 
 _SETTINGS = settings(max_examples=150, stateful_step_count=25, deadline=None)
-TestShareInterleavings = ShareInterleavings.TestCase
+TestShareInterleavings = pytest.mark.slow(ShareInterleavings.TestCase)
 TestShareInterleavings.settings = _SETTINGS
-TestSlotInterleavings = SlotInterleavings.TestCase
+TestSlotInterleavings = pytest.mark.slow(SlotInterleavings.TestCase)
 TestSlotInterleavings.settings = _SETTINGS

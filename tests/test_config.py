@@ -290,7 +290,7 @@ def test_unreadable_file_is_refused_with_its_name(tmp_path: Path) -> None:
         ("state_dir: !!timestamp x", " line 1: not valid YAML"),
         ("state_dir: !!int x", " line 1: not valid YAML"),
         ("state_dir: !!binary x", " line 1: not valid YAML"),
-        ("[" * 20_000, " not valid YAML"),
+        ("[" * 1_000, " not valid YAML"),
         (b"\xff\xff", " not valid YAML"),
         (b"\0", " not valid YAML"),
         ("server: &a {x: *a}", " server.x: there is no such key"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -149,6 +150,7 @@ def test_metrics_that_are_named_exist(name: str) -> None:
     assert set(re.findall(r"`(media_scanner_\w+?)(?:_total)?`", read(name))) <= metric_names()
 
 
+@cache
 def functions(file: Path) -> set[str]:
     nodes = ast.walk(ast.parse(file.read_text()))
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shlex
@@ -15,6 +14,7 @@ from tests.documented import ROOT, Command, commands_of, documented_commands, re
 from tests.documented_elsewhere import NOT_RUN, SHOWN_BY
 from tests.e2e.documented_cases import CASES, Case, differences
 from tests.e2e.documented_machine import RULES
+from tests.test_docs import functions
 
 TABLES = (CASES, SHOWN_BY, NOT_RUN)
 COMMANDS = documented_commands()
@@ -38,12 +38,8 @@ def test_no_command_stands_in_two_tables_or_in_no_page() -> None:
 @pytest.mark.parametrize("name", NAMED_TESTS)
 def test_test_that_is_named_exists(name: str) -> None:
     file, _, function = name.partition("::")
-    functions = {
-        node.name
-        for node in ast.walk(ast.parse((ROOT / file).read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    assert function in functions if function else any(each.startswith("test_") for each in functions)
+    there = functions(ROOT / file)
+    assert function in there if function else any(each.startswith("test_") for each in there)
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern, _ in RULES])

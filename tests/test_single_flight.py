@@ -362,5 +362,5 @@ class EveryInterleaving(RuleBasedStateMachine):
             self.loop.close()
 
 
-TestEveryInterleaving = EveryInterleaving.TestCase
+TestEveryInterleaving = pytest.mark.slow(EveryInterleaving.TestCase)
 TestEveryInterleaving.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)

@@ -31,7 +31,7 @@ def raised(source: Path) -> Iterator[tuple[str, str]]:
         ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in SHOWN:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SHOWN:
             text = constants.get(ast.unparse(node.args[0]), node.args[0])
             yield f"{source.name}:{node.lineno}", template(text)
 
