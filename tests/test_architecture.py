@@ -53,7 +53,8 @@ MAY_IMPORT = {
     # 3
     "web": LEVEL_0_AND_1 | {"pipeline", "upstream"},
     "files": LEVEL_0_AND_1,
-    "doctor": LEVEL_0_AND_1 | {"canary", "clamd", "containers", "key_files", "quarantine", "stores", "tls"},
+    "doctor": LEVEL_0_AND_1
+    | {"canary", "clamd", "containers", "key_files", "quarantine", "stores", "tls", "unpacking"},
     "gauges": LEVEL_0_AND_1 | {"clamd", "metrics", "series"},
     # 4
     "strict_yaml": {"errors"},

@@ -217,9 +217,9 @@ async def _keys(asked: _Asked, notes: Notes) -> None:
 
 
 async def _machine(asked: _Asked, notes: Notes) -> None:
-    limits = asked.config.limits
+    limits, archives = asked.config.limits, asked.config.archives
     here = sum(not address.startswith("tcp:") for address in asked.config.clamav.addresses)
-    demand = machine.Demand(limits.memory, limits.media_size, clamds=here)
+    demand = machine.Demand(limits.memory, limits.media_size, here, archives.unpacked)
     await machine.examine(notes, demand, await asyncio.to_thread(all_versions))
 
 

@@ -10,10 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from scanner.admission import Slots
 from scanner.doctor.finding import Notes
 from scanner.doctor.words import size
 from scanner.errors import Unavailable
 from scanner.media import BodyWriter, reopened
+from scanner.unpacking.allowance import FREELY
 
 _MIB = 2**20
 # Measured: the program itself, and clamd with ClamAV's own signatures; a reload holds the old ones beside the
@@ -27,16 +29,22 @@ _NAMED = ("Python", "libmagic", "clamd", "aiohttp", "cryptography")
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Bytes that the configuration asks for. `clamds` is how many of them run on this machine."""
+    """Bytes that the configuration asks for. `clamds` is how many of them run on this machine.
+
+    `unpacked` is what the archives of one file may come to.
+    """
 
     memory: int
     media_size: int
     clamds: int
+    unpacked: int = 0
 
     @property
     def buffers(self) -> int:
-        """Bodies under way, and the plaintext of what each core scans; taken only while needed."""
-        return self.memory + (os.cpu_count() or 1) * self.media_size
+        """Bodies under way, plaintext of what each core scans, what is unpacked; taken only while needed."""
+        cores = os.cpu_count() or 1
+        unpacked = self.unpacked and self.unpacked + Slots(cores, 0).capacity * FREELY
+        return self.memory + cores * self.media_size + unpacked
 
     @property
     def total(self) -> int:

@@ -39,7 +39,7 @@ from scanner.errors import EngineError
 from scanner.events import ArchiveJudged, Publish
 from scanner.media import STEP, Body, Sample
 from scanner.ports import Engine
-from scanner.unpacking.allowance import Allowance, Unreadable
+from scanner.unpacking.allowance import FREELY, Allowance, Unreadable
 from scanner.unpacking.unpacker import Member, Unpacker
 from scanner.verdict import Outcome, Reason, Report
 
@@ -47,8 +47,6 @@ from scanner.verdict import Outcome, Reason, Report
 _RULES = "3"
 _AT_ONCE = 64 * 1024
 _MIB = 2**20
-# What the members of one file may take in memory at a time; more only for one file at a time.
-_FREELY = 32 * _MIB
 
 _NO_CONTAINER = Opening("none")
 # What no reader of ours opens, plain or not.
@@ -261,7 +259,7 @@ class _Examination:
     """One file being looked into with all that is in it. Of members, `room` bytes more may be in memory."""
 
     allowance: Allowance
-    room: int = _FREELY
+    room: int = FREELY
     alone: bool = False
     asked: set[tuple[str, str | None]] = field(default_factory=set)
     _contents: set[_Content] = field(default_factory=set)

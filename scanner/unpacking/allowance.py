@@ -8,6 +8,8 @@ from scanner.verdict import Reason
 
 # No innocent container above that is packed tighter than 1:200 (facts/archives.md).
 RATIO_COUNTS_FROM = 50 * 1024 * 1024
+# What the members of one file may take in memory at a time; more only for one file at a time.
+FREELY = 32 * 1024 * 1024
 
 
 class Unreadable(Exception):

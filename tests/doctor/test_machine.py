@@ -61,6 +61,13 @@ async def test_a_clamd_elsewhere_needs_no_memory_here(tmp_path: Path) -> None:
     assert named(await noted(root, Demand(256 * MIB, 20 * MIB, clamds=0)), "memory").status is Status.OK
 
 
+async def test_what_is_unpacked_needs_memory_too(tmp_path: Path) -> None:
+    root = machine(tmp_path, total=GIB, available=GIB)
+    for unpacked, status in ((0, Status.OK), (GIB, Status.FAILED)):
+        notes = await noted(root, Demand(256 * MIB, 20 * MIB, 0, unpacked))
+        assert named(notes, "memory").status is status
+
+
 async def test_memory_that_others_take_is_a_warning(tmp_path: Path) -> None:
     notes = await noted(machine(tmp_path, available=100 * MIB))
     assert named(notes, "memory").status is Status.WARNING
