@@ -31,7 +31,7 @@ ENDS = ("crash", "timeout", "protocol", "template_ended", "template_stalled")  #
 UPDATES = ("updated", "current", "cooldown", "failed")
 # `containers.recognise` knows the kinds, `engines.archive` the answers; a test holds them to each other.
 KINDS = (
-    *("zip", "sevenzip", "rar", "cab", "tar", "ar", "cpio", "rpm", "pdf", "ole2", "other"),
+    *("zip", "sevenzip", "rar", "cab", "tar", "ar", "cpio", "rpm", "iso", "pdf", "ole2", "other"),
     *("gzip", "bzip2", "xz", "zstd", "lz4", "lzip", "lzma", "compress"),
 )
 ANSWERS = ("plain", "unpacked", "unscannable")
