@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -460,11 +460,12 @@ UNDECODABLE: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("route", ENCRYPTED)
-@pytest.mark.parametrize("body", [*NOT_JSON.values(), *NO_FILE.values()], ids=[*NOT_JSON, *NO_FILE])
+@pytest.mark.parametrize("bodies", [NOT_JSON, NO_FILE], ids=["no JSON", "no file"])
 async def test_what_is_not_the_json_that_we_expect_is_refused(
-    service: Service, route: str, body: bytes, discreet: None
+    service: Service, route: str, bodies: Mapping[str, bytes], discreet: None
 ) -> None:
-    assert (await service.post(route, body)).refusal == (400, "MCS_MALFORMED_JSON")
+    refusals = {name: (await service.post(route, body)).refusal for name, body in bodies.items()}
+    assert refusals == dict.fromkeys(bodies, (400, "MCS_MALFORMED_JSON"))
     assert service.homeserver.heard == []
 
 
