@@ -285,11 +285,12 @@ async def test_requests_under_way_end_as_they_began(running: Reloading) -> None:
 
 
 async def test_requests_are_answered_while_files_are_read_and_later_signals_wait(running: Reloading) -> None:
-    """The secret comes out of a pipe that nobody has written to yet."""
-    stage, pipe, secret = running.stage, running.new_secret("secret"), secrets.token_bytes(32)
-    pipe.unlink()
-    os.mkfifo(pipe)
-    running.edit(crypto={"secret_file": str(pipe)})
+    """The configuration comes out of a pipe that nobody has written to yet."""
+    stage, file, secret = running.stage, running.file, running.new_secret("secret")
+    running.edit(crypto={"secret_file": str(secret)})
+    text = file.read_text()
+    file.unlink()
+    os.mkfifo(file)
     os.kill(stage.product.process.pid, signal.SIGHUP)
     await asyncio.sleep(0.3)
     assert await stage.well()
@@ -297,12 +298,11 @@ async def test_requests_are_answered_while_files_are_read_and_later_signals_wait
         os.kill(stage.product.process.pid, signal.SIGHUP)
     assert await stage.well()
     assert running.answers == []
-    told = len(running.answers)
-    await asyncio.to_thread(pipe.write_bytes, base64.b64encode(secret))
-    await stage.until(lambda: len(running.answers) == told + 1)
-    assert await stage.api.public_key() == ServerKeys(secret).public_key
-    await asyncio.to_thread(pipe.write_bytes, base64.b64encode(secret))
-    await stage.until(lambda: len(running.answers) == told + 2)
+    await asyncio.to_thread(file.write_text, text)
+    await stage.until(lambda: len(running.answers) == 1)
+    assert await stage.api.public_key() == ServerKeys(base64.b64decode(secret.read_text())).public_key
+    await asyncio.to_thread(file.write_text, text)
+    await stage.until(lambda: len(running.answers) == 2)
     assert running.answers == ["Configuration reloaded: crypto.secret_file", NOTHING]
     assert await stage.well()
 

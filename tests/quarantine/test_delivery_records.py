@@ -50,6 +50,8 @@ def test_an_envelope_of_more_chunks_than_can_be_counted_is_damaged() -> None:
         opened(Sealer([public_key_of(ALICE)], 2**40, chunk=1).header.to_bytes(), [ALICE], SHA256)
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_writing_a_long_record_lets_other_threads_run() -> None:
     """`json.dumps` keeps the interpreter's lock to its end: so long the event loop stands still."""
     many = replace(RECORD, deliveries=(DELIVERY,) * MOST_DELIVERIES)

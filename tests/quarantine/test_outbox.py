@@ -208,6 +208,7 @@ async def test_what_is_not_ours_is_let_alone(tmp_path: Path) -> None:
         assert box.waiting(9) == ([], [])
 
 
+@pytest.mark.slow
 async def test_of_many_that_wait_some_are_told_at_once(tmp_path: Path) -> None:
     async with outbox(tmp_path) as box:
         for number in range(20_000):

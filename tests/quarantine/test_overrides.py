@@ -343,6 +343,8 @@ async def test_many_approvals_do_not_hold_up_the_event_loop(store: Local) -> Non
     assert turns >= 10
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 async def test_many_statements_do_not_hold_up_the_event_loop(store: Local) -> None:
     """A site has thousands of them after some years, and they are gone through every few seconds."""
     for number in range(300):

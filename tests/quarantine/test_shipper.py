@@ -224,6 +224,7 @@ async def test_an_outbox_that_is_gone_ends_nothing(tmp_path: Path, store: Flaky,
         await until(lambda: not box.pending)
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_gone_waits_no_longer(tmp_path: Path, store: Flaky, sink: RecordingSink) -> None:
     store.away = True
     async with outbox(tmp_path, sink) as box:
@@ -237,6 +238,7 @@ async def test_a_file_that_is_gone_waits_no_longer(tmp_path: Path, store: Flaky,
             await until(lambda: len(sink.of(QuarantineStored)) == 1 and not shipper.problem, 3)
 
 
+@pytest.mark.slow
 async def test_a_backlog_of_samples_does_not_hold_up_records(
     tmp_path: Path, store: Flaky, sink: RecordingSink
 ) -> None:
