@@ -32,7 +32,14 @@ _FOUND_NOTHING_FAILED = frozenset(
 )  # documented: 1 where something failed, such as this machine's memory
 _READY: Shape = {"ready": bool, "mode": str, "reasons": dict, "warnings": dict}
 _FINDING: Shape = dict.fromkeys(("group", "subject", "name", "status", "found", "advice"), str)
-_SCANNED: Shape = {"path": str, "result": str, "signatures": [str], "reason": (str, type(None)), "info": str}
+_SCANNED: Shape = {
+    "path": str,
+    "result": str,
+    "signatures": [str],
+    "reason": (str, type(None)),
+    "info": str,
+    "found": [{"signature": str, "path": str}],
+}
 _CLEAN, _INFECTED = r"/\S+/letter\.txt: clean", r"/\S+/invoice\.com: infected \S*Eicar\S*"
 _CONTENT: Shape = {
     **dict.fromkeys(("sha256", "sha1", "md5", "state", "last_seen", "mime_type"), str),

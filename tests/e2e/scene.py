@@ -207,4 +207,4 @@ async def scene(
                     await asyncio.to_thread(product.stop)
             finally:
                 if not product.process.ended:
-                    product.process.kill()
+                    await asyncio.to_thread(product.process.terminate, 5)  # its last lines are wanted
