@@ -35,6 +35,24 @@ def write(path: Path, pieces: Iterable[bytes], draft: Path) -> bool:
         draft.unlink(missing_ok=True)
 
 
+def link(file: Path, path: Path) -> bool | None:
+    """Give a file that was written so, and never changes, another name; whether nothing had that one.
+
+    None where that cannot be: on another file system, or on one without links. Raises OSError.
+    """
+    try:
+        os.link(file, path)
+        new = True
+    except FileExistsError:
+        new = False
+    except OSError as problem:
+        if problem.errno in _NO_LINKS | {errno.EXDEV}:
+            return None
+        raise
+    flush(path.parent)
+    return new
+
+
 def make_directory(path: Path) -> None:
     """With its parents, for its owner alone, there to stay. Raises OSError."""
     if not path.is_dir():

@@ -100,7 +100,7 @@ class Store(Protocol):
     name: str
 
     async def put(self, key: str, content: Path | bytes) -> bool:
-        """Keep `content`, a file or its bytes, unless something has that name; whether nothing had."""
+        """Keep bytes, or a file that never changes, unless something has that name; whether nothing had."""
         ...
 
     async def get(self, key: str, largest: int | None = None) -> bytes | None:

@@ -34,6 +34,20 @@ def test_what_is_written_is_there_for_its_owner_and_replaces_nothing(directory: 
     assert stat.S_IMODE((directory / "name").stat().st_mode) == 0o600
 
 
+def test_a_link_replaces_nothing_and_is_not_had_everywhere(directory: Path) -> None:
+    durable.write(directory / "one", [b"one"], directory / "draft")
+    durable.write(directory / "two", [b"two"], directory / "draft")
+    new = durable.link(directory / "one", directory / "name")
+    if new is None:  # no links
+        assert not (directory / "name").exists()
+        return
+    assert new
+    assert not durable.link(directory / "two", directory / "name")
+    assert (directory / "name").read_bytes() == b"one"
+    with pytest.raises(FileNotFoundError):
+        durable.link(directory / "absent", directory / "other")
+
+
 def test_of_many_at_once_one_is_first_and_whole(directory: Path) -> None:
     def write(number: int) -> bool:
         return durable.write(directory / "name", [bytes([number])] * 1000, directory / f"draft{number}")

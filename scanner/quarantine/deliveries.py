@@ -164,6 +164,7 @@ class Deliveries:
     # -- in the thread ---------------------------------------------------------------------------
 
     def _tell(self, wanted: Sequence[_Wanted]) -> None:
+        replica, since = self._log.replica(), self._log.since()
         for sha256, empty in wanted:
             content = self._index.content(bytes.fromhex(sha256))
             if self._log.told(content):
@@ -171,6 +172,5 @@ class Deliveries:
             found = self._log.find(content)
             if found or empty:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                replica = self._log.replica()
-                self._outbox.tell(DeliveryRecord(sha256, replica, now, self._log.since(), tuple(found)))
+                self._outbox.tell(DeliveryRecord(sha256, replica, now, since, tuple(found)))
             self._log.tell(content)

@@ -50,6 +50,8 @@ INSERT INTO deliveries
 SELECT day, content, media, caller, min(first), max(last), sum(count)
 FROM recent GROUP BY day, content, media, caller
 ON CONFLICT DO UPDATE SET last = max(last, excluded.last), count = count + excluded.count"""
+_FIRST_DAY = """
+SELECT min(day) FROM (SELECT min(day) AS day FROM deliveries UNION ALL SELECT min(day) FROM recent)"""
 # Day by day, since a day comes first in every sorted row's key.
 _FIND = """
 WITH RECURSIVE days(day) AS (
@@ -130,9 +132,7 @@ class DeliveryLog:
     def since(self) -> str | None:
         """The first day that it knows of, RFC 3339 in UTC."""
         with self._file.transaction() as connection:
-            [(day,)] = connection.execute(
-                "SELECT min(day) FROM (SELECT day FROM deliveries UNION ALL SELECT day FROM recent)"
-            ).fetchall()
+            [(day,)] = connection.execute(_FIRST_DAY).fetchall()
         return None if day is None else datetime.fromtimestamp(day * _DAY, UTC).isoformat()
 
     def replica(self) -> str:

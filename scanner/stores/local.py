@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -51,6 +52,10 @@ class Local:
         try:
             self._open()
             durable.make_directory(path.parent)
+            if isinstance(content, Path) and (new := durable.link(content, path)) is not None:
+                if new:
+                    os.utime(path)  # it was put there now
+                return new
             pieces = [content] if isinstance(content, bytes) else _pieces(content)
             return durable.write(path, pieces, self._drafts / token_hex(8))
         except OSError as problem:

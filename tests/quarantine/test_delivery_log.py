@@ -125,6 +125,8 @@ def test_a_content_is_found_without_looking_at_the_others(log: DeliveryLog, tmp_
     explain = f"EXPLAIN QUERY PLAN {log_module._FIND}"  # noqa: SLF001 - the query itself is the matter
     with closing(sqlite3.connect(tmp_path / "deliveries.sqlite")) as connection:
         plan = [row[3] for row in connection.execute(explain, {"content": b""})]
+        first = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {log_module._FIRST_DAY}")]  # noqa: SLF001 - likewise
+    assert "SEARCH deliveries USING PRIMARY KEY" in first
     assert any("USING PRIMARY KEY (day=? AND content=?)" in step for step in plan)
     assert not any(step == "SCAN deliveries" for step in plan)
 
