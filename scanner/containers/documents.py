@@ -6,6 +6,7 @@ import re
 
 from scanner.containers.embedded import contains_container
 from scanner.containers.inspection import STEP, Inspection, Part, Unsure, require
+from scanner.containers.pdf_encryption import check_encryption, is_plain
 from scanner.containers.tar import begins_tar_later
 from scanner.containers.zip import check_zip, without_rest, zip_end
 from scanner.verdict import Reason
@@ -18,15 +19,21 @@ _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 _ENCRYPT = re.compile(
     b"/" + b"".join(b"(?:%c|#%02x|#%02X)" % (c, c, c) for c in b"Encrypt") + rb"(?![A-Za-z#])"
 )
-_OBJECT = re.compile(rb"(?:^|[\r\n]|endobj)\s*\d+\s+\d+\s+obj\b")
+# Runs of white space are read a little at a time: else a hostile one is read again from each of its bytes.
+_OBJECT = re.compile(rb"(?:^|[\r\n]|endobj)\s{0,32}\d{1,10}\s{1,32}\d{1,5}\s{1,32}obj\b")
 _STREAM = re.compile(rb"(?<!end)stream\r?\n")
 _STRING = re.compile(rb"\((?:[^()\\]|\\.)*\)", re.DOTALL)
 _HEXADECIMAL = re.compile(rb"(?<!<)<[0-9A-Fa-f\s]*>(?!>)")
 _COMMENT = re.compile(rb"%[^\r\n]*")
 _DICTIONARY = re.compile(rb"<<[^<>]*>>")
-_FILTER = re.compile(rb"/Filter\s*\[?\s*/(?!Crypt\b)[A-Za-z]")
-_METADATA = re.compile(rb"/Type\s*/Metadata\b")
+_FILTER = re.compile(rb"/Filter\s{0,32}\[?\s{0,32}/(?!Crypt\b)([A-Za-z0-9]+)")
+_XREF = re.compile(rb"/Type\s{0,32}/XRef\b")
+_METADATA = re.compile(rb"/Type\s{0,32}/Metadata\b")
 _PLAIN_METADATA = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xpacket")
+_BEGINNING = 1024
+_DEFLATE = (b"FlateDecode", b"Fl")
+_TEXT = (b"ASCIIHexDecode", b"ASCII85Decode", b"AHx", b"A85")
+_PICTURES = (b"DCTDecode", b"JPXDecode", b"JBIG2Decode", b"CCITTFaxDecode", b"LZWDecode", b"RunLengthDecode")
 _EMPTY = re.compile(rb"\s*endstream")
 
 
@@ -50,13 +57,14 @@ def check_pdf(part: Part, inspection: Inspection) -> None:
     """
     if not any(_ENCRYPT.search(step) for _, step in part.steps(overlap=64)):
         return
+    check_encryption(part, inspection.check_time)
     behind = 0
     for begin, step in part.steps(overlap=_OVERLAP):
         for match in _STREAM.finditer(step):
             if match.start() >= STEP:
                 break  # the next step sees what follows it
             inspection.check_time()
-            _check_stream(part, behind, begin + match.start(), step[match.end() : match.end() + 64])
+            _check_stream(part, behind, begin + match.start(), step[match.end() : match.end() + _BEGINNING])
             behind = begin + match.end()
 
 
@@ -64,10 +72,22 @@ def _check_stream(part: Part, behind: int, position: int, data: bytes) -> None:
     """Its dictionary lies `behind` the last stream's beginning: so no byte is looked at for two streams."""
     begin = max(behind, position - _OVERLAP)
     dictionary = _outermost(part.read(begin, position - begin))
-    if _FILTER.search(dictionary) or _EMPTY.match(data):
+    if _EMPTY.match(data) or _XREF.search(dictionary):
+        return
+    if found := _FILTER.search(dictionary):
+        require(_hides_content(found[1], data), Reason.ENCRYPTED_DOCUMENT)
         return
     if not (_METADATA.search(dictionary) and _PLAIN_METADATA.match(data)):
         raise Unsure(Reason.ENCRYPTED_DOCUMENT)
+
+
+def _hides_content(first_filter: bytes, data: bytes) -> bool:
+    """Whether it is certainly encrypted, or a picture: what is not, clamd decrypts all the same."""
+    if first_filter in _DEFLATE:
+        return not is_plain(data)
+    if first_filter in _TEXT:
+        return not data.isascii()
+    return first_filter in _PICTURES
 
 
 def _outermost(text: bytes) -> bytes:

@@ -16,10 +16,10 @@ from itertools import chain, islice
 from scanner.containers.inspection import SEARCHED, Part
 from scanner.containers.rar import begins_rar
 from scanner.containers.sevenzip import is_7z
-from scanner.containers.tar import BLOCK, begins_tar
+from scanner.containers.tar import BLOCK, begins_tar, has_tar_header
 
 _OVERLAP = 32
-_HITS = 256  # to look at in one go: a hostile file is full of them, and some take 3 µs
+_HITS = 16  # to look at in one go: a hostile file is full of them, and some take 60 µs
 _SIGNATURES = re.compile(
     rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\xfd7zXZ\0|\x1f\x8b\x08|BZh[1-9]1AY&SY|\x28\xb5\x2f\xfd"
     rb"|ustar[ \0]|07070[127][0-9A-Fa-f]{8}|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
@@ -38,9 +38,13 @@ _LITERALS = (
     b"PK\x03\x04 7z\xbc\xaf\x27 Rar!\x1a \xfd7zXZ \x1f\x8b\x08 1AY&S \x28\xb5\x2f\xfd"
     b" ustar 07070 xar!\0 MSWIM hsqs MSCF\0 01\x01\0"
 ).split()
+_MOST_RARS = 32  # no chance, and the checksum of 64 KiB for each would keep a processor for long
+_TAR_BLOCKS = 128 * BLOCK  # likewise: 5 µs each
 # Bsdtar looks in text for what is encoded so, line by line (tried, libarchive 3.6.2).
+# Only at the beginning of a line: from each `begin` within one its rest would be read again.
 _UUENCODED = re.compile(
-    rb"begin(?: [0-7]{3} [^\r\n]+\r?\n[ -M`][ -`]*\r?\n|-base64 [0-7]{3} [^\r\n]+\r?\n[A-Za-z0-9+/=]+\r?\n)"
+    rb"begin(?<![^\r\n]begin)(?: [0-7]{3} [^\r\n]++\r?\n[ -M`][ -`]*+\r?\n"
+    rb"|-base64 [0-7]{3} [^\r\n]++\r?\n[A-Za-z0-9+/=]++\r?\n)"
 )
 _UUENCODED_WITHIN = 128 * 1024
 _OLE2 = b"\xd0\xcf\x11\xe0"
@@ -58,7 +62,7 @@ _ZSTD_BLOCK_LIMIT = 128 * 1024
 _NO_DEFLATE = ("header", "block type", "stored block", "too many length", "code lengths set", "too far back")
 _MAX_WIM_HEADER = 64 * 1024
 _GZIP_SAMPLE, _GZIP_CONTENT = 4096, 16
-_LZMA_CONTENT = 16
+_LZMA_CONTENT, _LZMA_DICTIONARY = 16, b"\0\x10\0\0"
 
 
 def contains_container(part: Part) -> bool:
@@ -68,14 +72,19 @@ def contains_container(part: Part) -> bool:
 
 def search_for_container(part: Part) -> Iterator[bool]:
     """The same, in bits of a few milliseconds at most: whether it is so in this one."""
+    rars = 0
     yield _has_uuencoded(part.read(0, _UUENCODED_WITHIN))
     for begin, step in part.slice(0, min(part.size, SEARCHED)).steps(overlap=_OVERLAP):
         matches = _signatures(step)
         hits = list(islice(matches, _HITS))
         while hits:
-            yield any(_CONFIRM[match[0][:2]](part, begin + match.start()) for match in hits)
+            rars += sum(match[0][:2] == b"Ra" for match in hits)
+            yield rars > _MOST_RARS or any(
+                _CONFIRM[match[0][:2]](part, begin + match.start()) for match in hits
+            )
             hits = list(islice(matches, _HITS))
-        yield False
+        for at in range(0, len(step) - BLOCK + 1, _TAR_BLOCKS):
+            yield has_tar_header(step[at : at + _TAR_BLOCKS])
 
 
 def _signatures(step: bytes) -> Iterator[re.Match[bytes]]:
@@ -88,12 +97,9 @@ def _signatures(step: bytes) -> Iterator[re.Match[bytes]]:
 
 def _has_uuencoded(text: bytes) -> bool:
     """Whether it is text up to the first line of something encoded."""
-    for match in _UUENCODED.finditer(text):
+    if match := _UUENCODED.search(text):
         before = text[: match.start()]
-        if not before.isascii() or b"\0" in before:
-            break
-        if before[-1:] in (b"", b"\r", b"\n"):
-            return True
+        return before.isascii() and b"\0" not in before
     return False
 
 
@@ -218,7 +224,8 @@ def is_lzma(head: bytes) -> bool:
         return False
     try:
         decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
-        content = decoder.decompress(head[:5] + b"\xff" * 8 + head[13:], _LZMA_CONTENT)
+        # For these few bytes the least dictionary does: 4 GiB of it may be more than there is.
+        content = decoder.decompress(head[:1] + _LZMA_DICTIONARY + b"\xff" * 8 + head[13:], _LZMA_CONTENT)
     except lzma.LZMAError:
         return False
     return len(content) == min(_LZMA_CONTENT, int.from_bytes(size, "little"))

@@ -29,6 +29,7 @@ MAX_INFLATED = 400 * 1024 * 1024
 MAX_HELD = 64 * 1024 * 1024
 SEARCHED = 8 * 1024 * 1024 + 64 * 1024
 MAX_DEPTH = 8
+PDF_WITHIN = 1024
 # The end record of a ZIP with the longest comment: readers open whatever ends in one.
 _END_RECORD = 22 + 0xFFFF
 # Innocent members above that are not packed tighter than 1:200; a white page for print, at 70 MB, is.
@@ -212,18 +213,22 @@ class Inspection:
 
     def unpack(self, pieces: Iterable[bytes], packed_size: int) -> tuple[int, int]:
         """Look into what the pieces add up to; gives its size and CRC-32."""
-        held, tail, size, crc, limit = bytearray(), b"", 0, 0, SEARCHED
+        held, tail, size, crc, limit, pdf = bytearray(), b"", 0, 0, SEARCHED, False
         for piece in pieces:
             self.spend(len(piece))
-            if not size and self._by_ends(Part.of(piece)) is not None:
-                limit = MAX_HELD
+            if not size:
+                pdf = b"%PDF-" in piece[:PDF_WITHIN]
+                if pdf or self._by_ends(Part.of(piece)) is not None:
+                    limit = MAX_HELD
             size += len(piece)
             crc = zlib.crc32(piece, crc)
             _require_ratio(size, packed_size)
             held += piece[: max(0, limit + len(piece) - size)]
             tail = (tail + piece)[-_END_RECORD:]
         if len(held) < size:
-            require(limit == SEARCHED, Reason.LIMIT)
+            require(limit == SEARCHED or pdf, Reason.LIMIT)
+            if pdf:  # its end says whether it is encrypted
+                self.must_be_opened()
             require(b"PK\5\6" not in tail)
         self.look_into_held(held, [len(held)])
         return size, crc

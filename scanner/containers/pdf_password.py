@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import re
 
+from scanner.containers.inspection import Part
+from scanner.containers.pdf_encryption import MOST, REFERENCE, few, matches
+
 _OBJECT = 8_388_607  # the highest number that readers must take (annex C)
 _MAX_DICTIONARY = 16 * 1024
-_ENCRYPT = re.compile(rb"/Encrypt(?![A-Za-z])\s*(?:(\d+)\s+(\d+)\s+R|(?=<<))")
+_NAME = re.compile(rb"/Encrypt")
 _ESCAPED = re.compile(
     rb"/(?=[^\s/<>\[\]()]*#)(?:E|#45)(?:n|#6[eE])(?:c|#63)(?:r|#72)(?:y|#79)(?:p|#70)(?:t|#74)"
 )
-_ID = re.compile(rb"/ID\s*\[\s*(<[0-9A-Fa-f\s]*>|\((?:[^()\\]|\\.)*\))", re.DOTALL)
+_ID = re.compile(rb"/ID\s{0,32}\[\s{0,32}(<[0-9A-Fa-f\s]{0,512}>|\((?:[^()\\]|\\.){0,256}\))", re.DOTALL)
 # Brackets of dictionaries and lists; strings in hexadecimal and in letters; comments; names; others.
 _TOKEN = re.compile(
     rb"<<|>>|\[|\]|<[0-9A-Fa-f\s]*>|\((?:[^()\\]|\\.)*\)|%[^\r\n]*|/[^\s/<>\[\]()%]*|[^\s/<>\[\]()%]+",
@@ -29,30 +32,37 @@ _HIDDEN = b"/Xncrypt"
 
 def move_encryption(content: bytearray) -> bool:
     """Put a PDF's encryption dictionary where clamd looks; False if there is not exactly one."""
-    found = list(_ENCRYPT.finditer(content))
-    identifiers = {match[1] for match in _ID.finditer(content)} or {b"<>"}
-    if len({match[0] for match in found}) != 1 or len(identifiers) != 1 or _ESCAPED.search(content):
+    part = Part.of(content)
+    found = few(matches(part, REFERENCE))
+    identifiers = {match[1] for _, match in few(matches(part, _ID))} or {b"<>"}
+    if (
+        len(found) > MOST
+        or len({match[0] for _, match in found}) != 1
+        or len(identifiers) != 1
+        or any(matches(part, _ESCAPED))
+    ):
         return False
-    dictionary = _encryption(content, found)
+    dictionary = _encryption(part, found)
     if dictionary is None:
         return False
-    for match in re.finditer(rb"/Encrypt", content):  # of its metadata, too: clamd minds no more of the name
-        content[match.start() : match.end()] = _HIDDEN
+    for begin, match in matches(part, _NAME):  # of its metadata, too: clamd minds no more of the name
+        content[begin : begin + len(match[0])] = _HIDDEN
     content += b"\n%d 0 obj\n%b\nendobj\n" % (_OBJECT, dictionary)
     identifier = identifiers.pop()
     content += b"trailer\n<< /Encrypt %d 0 R /ID [%b%b] >>\n%%%%EOF\n" % (_OBJECT, identifier, identifier)
     return True
 
 
-def _encryption(content: bytearray, found: list[re.Match[bytes]]) -> bytes | None:
+def _encryption(part: Part, found: list[tuple[int, re.Match[bytes]]]) -> bytes | None:
     """The dictionary in the trailer itself, or in the object that trailers refer to."""
-    reference = found[0]
+    reference = found[0][1]
     if reference[1] is not None:
-        pattern = rb"(?<![0-9])%b\s+%b\s+obj\s*(?=<<)" % (reference[1], reference[2])
-        found = list(re.finditer(pattern, content))
+        pattern = rb"(?<![0-9])%b\s{1,32}%b\s{1,32}obj\s{0,32}(?=<<)" % (reference[1], reference[2])
+        found = few(matches(part, re.compile(pattern)))
     if len(found) != 1:
         return None
-    return _dictionary(bytes(content[found[0].end() : found[0].end() + _MAX_DICTIONARY]))
+    begin, match = found[0]
+    return _dictionary(part.read(begin + len(match[0]), _MAX_DICTIONARY))
 
 
 def _dictionary(text: bytes) -> bytes | None:

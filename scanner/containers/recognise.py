@@ -14,7 +14,7 @@ from scanner.containers.cpio import check_cpio
 from scanner.containers.documents import check_ole2, check_pdf
 from scanner.containers.embedded import contains_container, is_lzma, is_lzma_for_x86
 from scanner.containers.frames import check_compress, check_lz4, check_zstd
-from scanner.containers.inspection import Check, Format, Part, ambiguous
+from scanner.containers.inspection import PDF_WITHIN, Check, Format, Inspection, Part, ambiguous
 from scanner.containers.iso import check_iso
 from scanner.containers.rar import check_rar
 from scanner.containers.rpm import check_rpm
@@ -45,8 +45,21 @@ _CHECKS: dict[str, Check] = {
     "pdf": check_pdf,
     "other": ambiguous,
 }
+
+
+def _with_pdf(check: Check) -> Check:
+    """A file of two formats, or the first member is a PDF as it is."""
+
+    def check_both(part: Part, inspection: Inspection) -> None:
+        check_pdf(part, inspection)
+        check(part, inspection)
+
+    return check_both
+
+
 _NO_TAR = _CHECKS.keys() - {"tar", "lzma"}
 _FORMATS = {kind: Format(kind, check, kind in ("zip", "ole2")) for kind, check in _CHECKS.items()}
+_ALSO_PDF = {kind: Format(kind, _with_pdf(found.check), found.is_zip) for kind, found in _FORMATS.items()}
 _MAGIC = re.compile(
     rb"""
     (?P<zip>       PK(?:\x01\x02|\x03\x04|\x05\x06|\x06[\x06\x07]|\x07\x08|00) )
@@ -78,7 +91,6 @@ _MAGIC = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _LEAST = 14
-_PDF_WITHIN = 1024
 _VOLUME_DESCRIPTOR = 32769
 _DMG_TRAILER = 512
 # NTFS, exFAT and FAT; a disk with a partition table (GPT).
@@ -90,12 +102,14 @@ def by_ends(part: Part) -> Format | None:
     """The format of a part that is a container by its first or last bytes."""
     if part.size < _LEAST:
         return None
-    head = part.read(0, _PDF_WITHIN)
+    head = part.read(0, PDF_WITHIN)
     kind = _kind(part, head)
     if part.read(_VOLUME_DESCRIPTOR, 5) == b"CD001":
         kind = "iso" if kind in (None, "zip") else "other"  # a member may end it as a ZIP
     if _is_image(part, head) or (kind in _NO_TAR and (begins_tar(head[:BLOCK]) or begins_tar_later(part))):
         kind = "other"
+    if kind and b"%PDF-" in head:
+        return _ALSO_PDF[kind]
     return _FORMATS[kind] if kind else None
 
 
@@ -122,7 +136,7 @@ def by_inside(part: Part) -> Format | None:
 
 def is_pdf(part: Part) -> bool:
     """Whether readers take it for a PDF, whatever comes first."""
-    return b"%PDF-" in part.read(0, _PDF_WITHIN)
+    return b"%PDF-" in part.read(0, PDF_WITHIN)
 
 
 def _is_image(part: Part, head: bytes) -> bool:

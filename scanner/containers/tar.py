@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from scanner.containers.inspection import Inspection, Part, ambiguous, require
+from scanner.containers.pax import check_holes, sparse_records
 from scanner.verdict import Reason
 
 BLOCK = 512
@@ -17,10 +18,8 @@ _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 # POSIX, old GNU, and none (v7); clamd gives up where it changes on the way.
 _MAGIC = slice(257, 265)
 _MAGICS = (b"ustar\x0000", b"ustar  \0", bytes(8))
-_FILES, _EMPTY, _TEXTS, _SPARSE = b"\x0007", b"123456", b"LKxg", b"S"
-# These change what a reader takes from the headers or the data that follow.
-_UNSURE_KEYS = re.compile(rb"(?:^|\n)\d+ (?:size|hdrcharset|SCHILY\.realsize)=")
-_SPARSE_KEYS = re.compile(rb"(?:^|\n)\d+ GNU\.sparse\.[^=]*=")
+_FILES, _EMPTY, _TEXTS, _PAX, _SPARSE = b"\x0007", b"123456", b"LKxg", b"xg", b"S"
+_IN_OCTAL = b" 01234567"
 _SEARCHED_BLOCKS = 16
 _MAX_TEXT = 1024 * 1024
 
@@ -36,6 +35,15 @@ def begins_tar_later(part: Part) -> bool:
     """Whether a tar begins in one of the next blocks: GNU tar goes on to the first header that it finds."""
     blocks = part.read(BLOCK, _SEARCHED_BLOCKS * BLOCK)
     return any(is_tar_header(blocks[i : i + BLOCK]) for i in range(0, len(blocks) - BLOCK + 1, BLOCK))
+
+
+def has_tar_header(blocks: bytes) -> bool:
+    """Whether one of these whole blocks is a header: GNU tar complains, and goes on to the first one."""
+    first, third = blocks[_CHECKSUM.start :: BLOCK], blocks[_CHECKSUM.start + 2 :: BLOCK]
+    return any(
+        one in _IN_OCTAL and other in _IN_OCTAL and is_tar_header(blocks[i * BLOCK : (i + 1) * BLOCK])
+        for i, (one, other) in enumerate(zip(first, third, strict=False))
+    )
 
 
 def begins_tar(block: bytes) -> bool:
@@ -59,7 +67,7 @@ def check_tar(part: Part, inspection: Inspection) -> None:
     magic, name = part.read(0, BLOCK)[_MAGIC], part.read(0, 100).rstrip(b"\0")
     if _TAKEN_FOR_OTHERS.match(name) or not _is_utf8(name):
         inspection.must_be_opened()
-    offset, in_two_ways = 0, False
+    offset, in_two_ways, holes = 0, False, list[tuple[bytes, bytes]]()
     while (block := part.read(offset, BLOCK)).strip(b"\0"):
         inspection.member()
         require(is_tar_header(block), Reason.DAMAGED)
@@ -70,7 +78,15 @@ def check_tar(part: Part, inspection: Inspection) -> None:
         kind = block[156:157]
         if kind == _SPARSE:
             offset = _behind_map(part, offset, block, size, inspection)
-        in_two_ways |= _check_entry(kind, block, part.slice(offset + BLOCK, size), inspection)
+        data = part.slice(offset + BLOCK, size)
+        if kind in _TEXTS:
+            holes += _check_text(kind, data)
+        else:
+            _check_entry(kind, block, data, inspection)
+            if holes:
+                in_two_ways = True
+                check_holes(holes, data)
+                holes = []
         offset += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
     require(part.size - offset >= 2 * BLOCK, Reason.DAMAGED)
     require(part.size % BLOCK == 0 and part.zeros(offset))
@@ -91,22 +107,23 @@ def _size(block: bytes, inspection: Inspection) -> int:
     return size
 
 
-def _check_entry(kind: bytes, block: bytes, data: Part, inspection: Inspection) -> bool:
-    """Whether it makes the next one a sparse file."""
+def _check_entry(kind: bytes, block: bytes, data: Part, inspection: Inspection) -> None:
     if kind in _FILES or kind == _SPARSE:
         if data.size and block[:100].rstrip(b"\0").endswith(b"/"):
             inspection.opened_by()  # nobody gives the data of what is a directory by its name
         inspection.look_into(data)
-        return False
-    if kind in _EMPTY:
-        require(not data.size)
-        return False
-    require(kind in _TEXTS and data.size <= _MAX_TEXT)
-    text = data.read(0, _MAX_TEXT)
-    require(not _UNSURE_KEYS.search(text))
-    sparse = _SPARSE_KEYS.search(text) is not None
-    require(not sparse or kind == b"x")
-    return sparse
+    else:
+        require(kind in _EMPTY and not data.size)
+
+
+def _check_text(kind: bytes, data: Part) -> list[tuple[bytes, bytes]]:
+    """A name, or a pax header: what it says of the holes in the next file."""
+    require(data.size <= _MAX_TEXT)
+    if kind not in _PAX:
+        return []
+    holes = sparse_records(data.read(0, _MAX_TEXT))
+    require(not holes or kind == b"x")
+    return holes
 
 
 def _behind_map(part: Part, offset: int, block: bytes, size: int, inspection: Inspection) -> int:

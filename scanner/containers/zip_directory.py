@@ -25,7 +25,10 @@ STORED, DEFLATED = 0, 8
 _ENCRYPTED, DESCRIPTOR = 1 << 0, 1 << 3
 # Compression options (1, 2), a descriptor behind the data (3), UTF-8 names (11).
 _KNOWN_FLAGS = 1 << 1 | 1 << 2 | DESCRIPTOR | 1 << 11
-_ZIP64, _AES = 0x0001, 0x9901
+_ZIP64, _UNICODE_PATH, _STREAMED, _AES = 0x0001, 0x7075, 0x6C78, 0x9901
+_DIRECTORY_NAMES = (b"/", b"\\")
+# No innocent file has more signatures than this in its last 64 KiB, and each one takes time.
+_MOST_ENDS = 256
 _IN_ZIP64 = 0xFFFFFFFF
 _UNIX, _DOS_DIRECTORY = 3, 0x10
 
@@ -73,14 +76,18 @@ class Entry:
 
 
 def last_end(part: Part) -> End | None:
-    """The last end record whose directory would fit into the part; the signature alone may be text."""
+    """The last end record whose directory would fit into the part; the signature alone may be text.
+
+    The first of far too many is taken for one, so that such a file is none that can be opened.
+    """
     start, tail = part.tail(_TAIL)
-    found = tail.rfind(b"PK\5\6")
+    found, left = tail.rfind(b"PK\5\6"), _MOST_ENDS
     while found >= 0:
+        left -= 1
         if len(tail) - found >= _END.size:
             _, _, _, _, entries, size, offset, comment = _END.unpack_from(tail, found)
             position = start + found
-            if _fits(size, position) and _fits(offset, position):
+            if not left or (_fits(size, position) and _fits(offset, position)):
                 return End(position, entries, size, offset, comment, position)
         found = tail.rfind(b"PK\5\6", 0, found)
     return None
@@ -132,6 +139,7 @@ def _entry(header: bytes, name: bytes, extra: bytes) -> Entry:
     _, made, _, flags, method, _, _, crc, packed, size, *rest = _CENTRAL.unpack(header)
     _, _, _, disk, _, attributes, offset = rest
     check_encryption(flags, extra)
+    _check_kind(name, extra)
     zip64 = zip64_field(extra)
     size, packed, offset = _long_values(zip64, size, packed, offset)
     require(disk == 0 and not flags & ~_KNOWN_FLAGS)
@@ -151,13 +159,26 @@ def _long_values(zip64: bytes | None, *values: int) -> list[int]:
 def _is_special(system: int, attributes: int, name: bytes) -> bool:
     """A directory, link or device to those who go by its name or its attributes."""
     kind = stat.S_IFMT(attributes >> 16) if system == _UNIX else 0
-    return name.endswith((b"/", b"\\")) or kind not in (0, stat.S_IFREG) or bool(attributes & _DOS_DIRECTORY)
+    return (
+        name.endswith(_DIRECTORY_NAMES) or kind not in (0, stat.S_IFREG) or bool(attributes & _DOS_DIRECTORY)
+    )
 
 
 def check_encryption(flags: int, extra: bytes) -> None:
     """Raises Unsure where a member has a password."""
     encrypted = flags & _ENCRYPTED or any(tag == _AES for tag, _ in _extra_fields(extra))
     require(not encrypted, Reason.ENCRYPTED_ARCHIVE)
+
+
+def _check_kind(name: bytes, extra: bytes) -> None:
+    """Unsure where to libarchive a file is none, and so without data, while it is one to others (tried)."""
+    require(b"\0" not in name)
+    for tag, content in _extra_fields(extra):
+        require(tag != _STREAMED)  # attributes of its own
+        if tag == _UNICODE_PATH:
+            path = content[5:]
+            require(b"\0" not in path)
+            require(path.endswith(_DIRECTORY_NAMES) == name.endswith(_DIRECTORY_NAMES))
 
 
 def zip64_field(extra: bytes) -> bytes | None:
@@ -192,6 +213,7 @@ def record_of(part: Part, position: int, entry: Entry) -> Record:
     _, _, flags, method, _, _, crc, packed, size, name_size, extra_size = LOCAL.unpack(header)
     extra = part.read(position + LOCAL.size + name_size, extra_size)
     check_encryption(flags, extra)
+    _check_kind(entry.name, extra)
     require(flags == entry.flags and method == entry.method)
     require(part.read(position + LOCAL.size, name_size) == entry.name)
     zip64 = zip64_field(extra)

@@ -44,8 +44,8 @@ from scanner.unpacking.unpacker import Member, Unpacker
 from scanner.verdict import Outcome, Reason, Report
 
 # Raised with every change of the rules: old verdicts are then not found any more.
-_RULES = "3"
-_AT_ONCE = 64 * 1024
+_RULES = "4"
+_AT_ONCE, _BITS_AT_ONCE = 64 * 1024, 4
 _MIB = 2**20
 
 _NO_CONTAINER = Opening("none")
@@ -330,10 +330,10 @@ def _kind_of(sample: Sample, opening: Opening | Reason) -> str:
 
 
 async def _has_container_inside(part: Part) -> bool:
-    for found in search_for_container(part):
+    for bit, found in enumerate(search_for_container(part)):
         if found:
             return True
-        if part.size > _AT_ONCE:
+        if bit > _BITS_AT_ONCE or part.size > _AT_ONCE:
             await asyncio.sleep(0)
     return begins_tar_later(part)
 

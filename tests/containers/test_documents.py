@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import time
+import zlib
 
 import pytest
 
 from scanner.containers.inspection import STEP
 from scanner.verdict import Reason
-from tests.archives import judged, zip_of
+from tests.archives import SOUND, judged, tar_of, zip_of
 
 OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
-def pdf(*objects: bytes, trailer: bytes = b"/Encrypt 9 0 R") -> bytes:
+def pdf(*objects: bytes, trailer: bytes = b"/Encrypt 999 0 R") -> bytes:
     body = b"".join(
         b"%d 0 obj\n%s\nendobj\n" % (number, content) for number, content in enumerate(objects, 1)
     )
+    body += b"999 0 obj\n<< /Filter /Standard /V 1 /R 2 >>\nendobj\n"
     return b"%PDF-1.7\n" + body + b"trailer\n<< /Root 1 0 R " + trailer + b" >>\n%%EOF\n"
 
 
@@ -57,6 +59,34 @@ def test_an_encrypted_stream_without_a_filter_is_an_encrypted_document(dictionar
 
 def test_the_name_encrypt_may_be_escaped() -> None:
     assert judged(pdf(UNFILTERED, trailer=b"/#45ncry#70t 9 0 R")) is Reason.ENCRYPTED_DOCUMENT
+
+
+@pytest.mark.parametrize(
+    "dictionary",
+    [b"/Filter /FlateDecode", b"/Filter [/FlateDecode]", b"/Type /Metadata /Filter /FlateDecode"],
+)
+def test_a_stream_that_is_not_encrypted_in_a_pdf_that_is_would_be_hidden_from_clamd(
+    dictionary: bytes,
+) -> None:
+    plain = stream(b"<< %b >>" % dictionary, zlib.compress(b"secret"))
+    assert judged(pdf(FILTERED, plain)) is Reason.ENCRYPTED_DOCUMENT
+
+
+def test_a_pdf_that_is_something_else_as_well_is_looked_at_as_a_pdf() -> None:
+    document = pdf(FILTERED, trailer=b"/#45ncrypt 9 0 R")
+    both = tar_of({"%PDF-1.7": document})
+    assert judged(both) is Reason.ENCRYPTED_DOCUMENT
+    assert judged(tar_of({"%PDF-1.7": pdf(FILTERED)})) == SOUND
+
+
+def test_white_space_without_end_costs_no_more_than_its_size() -> None:
+    """Else the interpreter is held for half a second by each stream."""
+    spaces = b"\n" * 8000
+    hostile = [pdf(*[spaces + FILTERED] * 20), pdf(*[stream(b"<< /Filter" + spaces + b">>")] * 20)]
+    began = time.monotonic()
+    for document in hostile:
+        judged(document)
+    assert time.monotonic() - began < 1
 
 
 def test_metadata_that_is_left_plain_is_plain() -> None:

@@ -6,6 +6,7 @@ import gzip
 import lzma
 import random
 import struct
+import time
 
 import pytest
 
@@ -128,3 +129,36 @@ def test_bare_lzma_is_recognised_and_pictures_are_not() -> None:
         b"P6 4 4 255\n" + bytes(48),
     ):
         assert not is_lzma(other)
+
+
+def test_a_tar_without_a_magic_is_found_wherever_gnu_tar_would_go_on() -> None:
+    archive = bytearray(tar_of({"a": TEXT}))
+    archive[257:265] = bytes(8)
+    archive[148:156] = b" " * 8
+    archive[148:156] = b"%06o\0 " % sum(archive[:512])
+    for blocks in (1, 20, 3000):
+        assert judged(b"\xff" * 512 * blocks + archive) is Reason.AMBIGUOUS
+        assert judged(b"\xff" * 511 * blocks + archive) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"x" + b"begin 644 " * 13_000,
+        b"x" + b"\nbegin 644 " * 12_000,
+        b"begin-base64 644 " * 7_000,
+        b"\xff" + (b"Rar!\x1a\x07\0\0\0\x73\0\0\xff\xff") * 100_000,
+        b"\xff" + (b"Rar!\x1a\x07\1\0\0\0\0\0\xff\xff\x02") * 100_000,
+    ],
+)
+def test_what_looks_like_many_beginnings_takes_no_longer_for_it(content: bytes) -> None:
+    """The first took twelve seconds, in which the event loop stood still."""
+    began = time.process_time()
+    judged(content)
+    assert time.process_time() - began < 0.5
+
+
+def test_text_in_one_line_before_what_is_encoded_hides_nothing() -> None:
+    encoded = b"begin 644 a\n" + binascii.b2a_uu(b"secret") + b"`\nend\n"
+    assert judged(b"a begin 644 b begin 644 c\n" + encoded) is Reason.AMBIGUOUS
+    assert judged(b"a " + encoded) is None

@@ -8,7 +8,7 @@ import pytest
 
 from scanner.containers.inspection import MAX_DEPTH, MAX_MEMBERS, Part, Unsure
 from scanner.verdict import Reason
-from tests.archives import TEXT, judged, tar_of, zip_of
+from tests.archives import SOUND, TEXT, judged, tar_of, zip_of
 
 MIB = 1024 * 1024
 
@@ -70,3 +70,15 @@ def test_a_large_member_that_ends_as_a_zip_is_ambiguous() -> None:
 
 def test_the_deadline_is_a_limit_of_time() -> None:
     assert judged(zip_of({"text": TEXT}), timeout=-1) is Reason.TIME_LIMIT
+
+
+def test_a_pdf_is_looked_at_to_its_end_which_says_whether_it_is_encrypted() -> None:
+    noise = random.Random(1).randbytes(9 * MIB).replace(b"/", b".")
+    assert judged(zip_of({"a": b"%PDF-1.7\n" + noise})) is None
+    hostile = b"%PDF-1.7\n" + noise + b"trailer << /Root 1 0 R /#45ncrypt 5 0 R >>"
+    assert judged(zip_of({"a": hostile})) is Reason.ENCRYPTED_DOCUMENT
+
+
+@pytest.mark.slow
+def test_a_pdf_that_is_too_large_to_be_held_is_unpacked() -> None:
+    assert judged(zip_of({"a": b"%PDF-1.7\n" + random.Random(1).randbytes(65 * MIB)})) == SOUND

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
+
+import pytest
 
 from scanner.containers.inspection import Part
 from scanner.containers.zip_directory import last_end
@@ -69,3 +72,49 @@ def test_two_fields_for_sizes_are_ambiguous() -> None:
     end = padded.rfind(b"PK\5\6")
     (offset,) = struct.unpack_from("<L", padded, end + 16)
     assert judged(patched(padded, end + 16, struct.pack("<L", offset + 40))) is Reason.AMBIGUOUS
+
+
+def test_a_tail_full_of_ends_is_none_that_can_be_opened() -> None:
+    """Each one takes time on the event loop."""
+    assert judged(b"x" * 9_999 + b"PK\5\6" * 16_000) is Reason.AMBIGUOUS
+    assert judged(b"x" * 9_999 + b"PK\5\6" * 99) is None
+
+
+def with_extra(field: bytes, *, local: bool, central: bool, name: bytes = b"a") -> bytes:
+    """A ZIP64 file, which clamd does not open, with a field of ours."""
+    wide = struct.pack("<HHQQ", 1, 16, len(TEXT), len(TEXT))
+    ours = (wide + field * local, wide + field * central)
+    sizes = (zlib.crc32(TEXT), 0xFFFFFFFF, 0xFFFFFFFF, len(name))
+    record = (
+        struct.pack("<4s5H3L2H", b"PK\3\4", 45, 0, 0, 0, 33, *sizes, len(ours[0])) + name + ours[0] + TEXT
+    )
+    listed = struct.pack("<4s6H3L2H", b"PK\1\2", 45, 45, 0, 0, 0, 33, *sizes, len(ours[1]))
+    listed += bytes(14) + name + ours[1]
+    return record + listed + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(listed), len(record), 0)
+
+
+def unicode_path(name: bytes, path: bytes) -> bytes:
+    content = struct.pack("<BL", 1, zlib.crc32(name)) + path
+    return struct.pack("<HH", 0x7075, len(content)) + content
+
+
+STREAMED = struct.pack("<HHBHL", 0x6C78, 7, 5, 3 << 8 | 20, 0o40755 << 16)
+
+
+@pytest.mark.parametrize("field", [unicode_path(b"a", b"a/"), unicode_path(b"a", b"a/\0"), STREAMED])
+@pytest.mark.parametrize(("local", "central"), [(True, True), (True, False), (False, True)])
+def test_what_makes_a_file_a_directory_to_libarchive_alone_is_ambiguous(
+    field: bytes, *, local: bool, central: bool
+) -> None:
+    """It gives no data of one, and to everybody else it is a file."""
+    assert judged(with_extra(field, local=local, central=central)) is Reason.AMBIGUOUS
+
+
+def test_a_name_that_ends_before_its_end_is_ambiguous() -> None:
+    assert judged(with_extra(b"", local=True, central=True, name=b"a/\0b")) is Reason.AMBIGUOUS
+
+
+def test_a_name_in_unicode_is_sound() -> None:
+    archive = with_extra(unicode_path(b"a", "ä".encode()), local=True, central=True)
+    assert judged(archive) == SOUND
+    assert delivered(archive, *SOUND) == [[TEXT]]
