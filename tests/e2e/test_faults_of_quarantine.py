@@ -219,6 +219,7 @@ async def survives(
         mark = stage.new_secret()
         refused, cut = await killed_again_and_again(stage, bucket, kills, random.Random(seed))
         await bucket.proxy.suffer(None)
+        await stage.until_ready()
         content = mark.encode() + EICAR
         refused[await refused_in_time(stage, content)] = content
         await shipped(stage, 60)

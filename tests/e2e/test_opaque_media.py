@@ -12,7 +12,7 @@ import pytest
 import yaml
 from nio.crypto.attachments import decrypt_attachment, encrypt_attachment
 
-from tests.archives import zip_of
+from tests.archives import sevenzip_of
 from tests.e2e import samples
 from tests.e2e.product import Product
 from tests.e2e.scanner_api import ScannerApi
@@ -24,7 +24,7 @@ __all__ = ["uploader"]
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 NOT_CLEAN = (403, "MCS_MEDIA_NOT_CLEAN")
-ARCHIVE = zip_of({"a": b"text"})  # it may begin anywhere: 7-Zip searches for it
+ARCHIVE = sevenzip_of({"a": b"text"})  # it may begin anywhere: 7-Zip searches for it
 
 
 class Strict:
