@@ -81,7 +81,9 @@ async def say(place: Place, key: Path, action: Kind, sha256: str, reason: str, e
                 action, sha256, rules.store, reason, analyst.name, new_nonce(), issued, expires
             )
         except ValueError:
-            raise ConfigError("--reason: must have 1 to 500 characters") from None
+            raise ConfigError(
+                "--reason: must have 1 to 500 characters, fewer where many are not ASCII"
+            ) from None
         await Chain(store, signer, analyst.name).append(action, noted(statement))
         name = await actions.file(Signed.by(signer, statement))
     return Said(name, statement, waits=rules.four_eyes and action.needs_approval)

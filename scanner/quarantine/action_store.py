@@ -15,7 +15,7 @@ from scanner.quarantine.layout import ACTIONS, action_key, approval_key, nonce_k
 _KEY = re.compile(
     rf"{ACTIONS}/(?P<id>[0-9A-Za-z-]{{1,64}})(?P<approval>\.approval-[a-z0-9._-]{{1,80}})?\.json"
 )
-# Statements are under 4 KB: what is larger is none, and is not fetched.
+# Statements are under 2 KB: what is much larger is none, and is not fetched.
 _LARGEST = 8_192
 _AT_ONCE = 16
 _Parsed = TypeVar("_Parsed")

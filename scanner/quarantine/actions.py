@@ -26,6 +26,8 @@ _ACTION, _APPROVAL = "action 1", "approval 1"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _LONGEST_TEXT = 1_000
+# Bytes as it is spelled, so that it stays under 2 KB with two signatures.
+_LARGEST_STATEMENT = 1_700
 # The last second of the calendar: of what has no end.
 NEVER = 253_402_300_799
 # Clocks of workstations are not ours; S3 refuses those that are wrong by more.
@@ -85,6 +87,8 @@ class Statement:
         texts = (self.store, self.reason, self.author)
         if not (all(0 < len(text) <= _LONGEST_TEXT for text in texts) and len(self.reason) <= LONGEST_REASON):
             raise ValueError("a text is empty or too long")
+        if len(canonical(asdict(self))) > _LARGEST_STATEMENT:
+            raise ValueError("the texts are too long together")
         if not (_SHA256.fullmatch(self.sha256) and _NONCE.fullmatch(self.nonce)):
             raise ValueError("no SHA-256, or no nonce")
         if not 0 <= self.issued < self.expires <= NEVER:
@@ -110,7 +114,7 @@ class Signed:
         return f"{at:%Y%m%dT%H%M%SZ}-{_digest(self.to_json())}"
 
     def to_json(self) -> bytes:
-        """`from_json` reads it back; under 2 KB unless the reason is all escapes."""
+        """`from_json` reads it back; under 2 KB."""
         return canonical({"version": VERSION, "signature": self.signature, **asdict(self.statement)})
 
     @classmethod

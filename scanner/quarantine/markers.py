@@ -85,7 +85,7 @@ def content_of(key: str) -> str:
 
 
 def new_marker(signed: Signed, approval: Approval | None = None) -> tuple[str, bytes]:
-    """Its name in the store, which nobody knows before, and its content (JSON, under 4 KB)."""
+    """Its name in the store, which nobody knows before, and its content (JSON, under 2 KB)."""
     said = signed.statement
     at = datetime.fromtimestamp(said.issued, UTC)
     content = {"version": VERSION, **asdict(said), "signature": signed.signature}

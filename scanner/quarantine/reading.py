@@ -17,7 +17,7 @@ from scanner.quarantine.markers import Marker, content_of
 Progress = Callable[[int, int | None], None]
 
 _AT_ONCE = 32
-# Records and markers are under 4 KB: what is much larger is none, and is not fetched.
+# Records and markers are under 2 KB: what is much larger is none, and is not fetched.
 _LARGEST = 16_384
 
 
