@@ -6,6 +6,7 @@ Of the shipped files only what `_RULES` says is replaced: addresses, ports, the 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -144,10 +145,11 @@ class ReverseProxy:
             "scanner": scanner.removeprefix("http://"),
             "synapse": synapse.removeprefix("http://"),
         }
-        for shipped, replacement in {**_EVERYWHERE, **_RULES[self.name]}.items():
+        rules = {**_EVERYWHERE, **_RULES[self.name]}
+        for shipped in rules:
             assert shipped in text, f"{_FILES[self.name]} has no {shipped!r} to replace"
-            text = text.replace(shipped, replacement.format(**values))
-        return text
+        # In one pass: a port that was put in may begin as one that is to be replaced (44312).
+        return re.sub("|".join(map(re.escape, rules)), lambda found: rules[found[0]].format(**values), text)
 
     def _command(self, purpose: Literal["run", "check"]) -> list[str]:
         if self.name == "nginx":
