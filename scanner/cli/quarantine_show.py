@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -21,8 +21,8 @@ from scanner.cli.statements import REFUSED
 from scanner.errors import EnvelopeError
 from scanner.ports import Store
 from scanner.quarantine.catalogue import Content, Entry
-from scanner.quarantine.delivery_records import Delivery, DeliveryRecord, opened
-from scanner.quarantine.layout import deliveries_of
+from scanner.quarantine.delivery_records import Delivery, DeliveryRecord, Witness, opened
+from scanner.quarantine.layout import deliveries_of, replica_of
 from scanner.quarantine.markers import Marker
 from scanner.quarantine.reading import read_catalogue
 
@@ -32,10 +32,11 @@ _LARGEST_DELIVERIES = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A content, and who was given it by which replica; `closed` were not read."""
+    """A content, who was given it by which replica; `silent` gave it to nobody, `closed` were not read."""
 
     content: Content
     delivered: Sequence[DeliveryRecord]
+    silent: Sequence[Witness]
     closed: int
 
 
@@ -62,6 +63,8 @@ def show(
         console().print("", _detections(known.content.entries), sep="\n")
     for record in known.delivered:
         console().print("", _deliveries(record), sep="\n")
+    for witness in known.silent:
+        console().print("", _handed_over(witness), sep="\n")
     if known.closed:
         note(f"Records of who was given it before, which --key-file would open: {known.closed}")
 
@@ -72,16 +75,26 @@ async def _known(place: Place, name: str, keys: Sequence[bytes]) -> Known:
             catalogue = await read_catalogue(store, place.rules(), progress=seen)
         content = content_named(catalogue.contents, name)
         envelopes = await _sealed_deliveries(store, content.sha256)
-    records = [_opened(envelope, keys, content.sha256) for envelope in envelopes]
+    records = [_opened(envelope, keys, content.sha256) for envelope in envelopes.values()]
     delivered = [record for record in records if record is not None]
-    return Known(content, delivered, len(records) - len(delivered))
+    return Known(content, delivered, _silent(content, envelopes), len(records) - len(delivered))
 
 
-async def _sealed_deliveries(store: Store, sha256: str) -> list[bytes]:
+async def _sealed_deliveries(store: Store, sha256: str) -> dict[str, bytes]:
+    """By replica."""
     if not sha256:
-        return []
+        return {}
     keys = [stored.key async for stored in store.listing(deliveries_of(sha256))]
-    return [await store.get(key, _LARGEST_DELIVERIES) or b"" for key in keys]
+    return {replica_of(key): await store.get(key, _LARGEST_DELIVERIES) or b"" for key in keys}
+
+
+def _silent(content: Content, told: Container[str]) -> list[Witness]:
+    """Replicas that took note of deliveries before one of the detections, and tell of none."""
+    witnesses: dict[str, Witness] = {}
+    for record in (entry.record for entry in content.entries if content.sha256):
+        if record.replica is not None and record.replica not in told:
+            witnesses.setdefault(record.replica, Witness(record.replica, record.noted_since))
+    return list(witnesses.values())
 
 
 def _opened(envelope: bytes, keys: Sequence[bytes], sha256: str) -> DeliveryRecord | None:
@@ -100,6 +113,7 @@ def _document(known: Known) -> dict[str, Any]:
         "markers": [_marked(marker) for marker in content.markers],
         "delivered": [asdict(record) for record in known.delivered],
         "delivered_unread": known.closed,
+        "delivered_to_nobody": [asdict(witness) for witness in known.silent],
     }
 
 
@@ -162,15 +176,20 @@ def _detections(entries: Iterable[Entry]) -> Table:
 
 
 def _deliveries(record: DeliveryRecord) -> Table:
-    since = f" since {record.since}" if record.since else ""
-    table = _lines("HANDED OVER (UTC)", "TIMES", f"MEDIA, CALLER; BY {record.replica}{since}")
-    for delivery in record.deliveries:
-        what = safe(delivery.media).append("\n").append_text(safe(delivery.caller))
-        table.add_row(_span(delivery), str(delivery.count), what)
-    if not record.deliveries:
-        table.add_row("never", "0", "-")
+    table = _handed_over(Witness(record.replica, record.since), record.deliveries)
     if record.omitted:
         table.add_row("...", str(record.omitted), "more that did not fit in")
+    return table
+
+
+def _handed_over(witness: Witness, deliveries: Sequence[Delivery] = ()) -> Table:
+    since = f" since {witness.since}" if witness.since else ""
+    table = _lines("HANDED OVER (UTC)", "TIMES", f"MEDIA, CALLER; BY {witness.replica}{since}")
+    for delivery in deliveries:
+        what = safe(delivery.media).append("\n").append_text(safe(delivery.caller))
+        table.add_row(_span(delivery), str(delivery.count), what)
+    if not deliveries:
+        table.add_row("never", "0", "-")
     return table
 
 

@@ -2,8 +2,9 @@
 
 Deliveries are noted in memory and written down once a second, in a thread of their own: no request waits for
 it, and what a SIGKILL costs is one second of them. At the first detection of a content its deliveries become
-one sealed record in the outbox. Replicas that did not see the detection learn of it from the store, where the
-records of the others have the content's name.
+one sealed record in the outbox. Replicas that did not see the detection, or were killed, learn of it from the
+store, where the sample has the content's name. Where there is no sample the record of deliveries is written
+even if there were none, for its name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -21,8 +22,8 @@ from scanner.errors import ScannerError, StoreError
 from scanner.events import Delivered, Detected, Event, Publish, QuarantineFailed
 from scanner.ports import Store
 from scanner.quarantine.delivery_log import DeliveryLog, Noted, Times
-from scanner.quarantine.delivery_records import DeliveryRecord
-from scanner.quarantine.layout import DELIVERIES, delivered_content
+from scanner.quarantine.delivery_records import DeliveryRecord, Witness
+from scanner.quarantine.layout import DELIVERIES, OBJECTS, content_of
 from scanner.quarantine.outbox import Outbox
 from scanner.verdict import IndexSecret
 
@@ -60,6 +61,7 @@ class Deliveries:
 
     async def __aenter__(self) -> Self:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=_NAME)
+        await self._in_worker(self._introduce)
         self._writing = asyncio.create_task(self._run())
         return self
 
@@ -76,7 +78,7 @@ class Deliveries:
         if isinstance(event, Delivered) and event.occasion.ref is not None:
             self._note(Noted(event.content, str(event.occasion.ref), event.caller))
         elif isinstance(event, Detected) and event.verdict.hashes is not None:
-            self._want(event.verdict.hashes.sha256)
+            self._want(_Wanted(event.verdict.hashes.sha256, empty=not event.verdict.kept))
 
     async def follow(self, store: Store) -> None:
         """Until cancelled, tell what other replicas' detections ask for."""
@@ -84,7 +86,11 @@ class Deliveries:
         while True:
             await asyncio.sleep(_POLL)
             try:
-                names = {delivered_content(stored.key) async for stored in store.listing(f"{DELIVERIES}/")}
+                names = {
+                    content_of(stored.key)
+                    for folder in (OBJECTS, DELIVERIES)
+                    async for stored in store.listing(f"{folder}/")
+                }
                 problem = ""
                 if await self._tell_of_others(names - seen):
                     seen |= names
@@ -113,11 +119,11 @@ class Deliveries:
         else:
             self._dropped += 1
 
-    def _want(self, sha256: str) -> None:
+    def _want(self, wanted: _Wanted) -> None:
         """Once; a file that is asked for again and again costs no more."""
-        if sha256 not in self._told and len(self._wanted) < _MOST_NOTED:
-            self._told[sha256] = None
-            self._wanted.append(_Wanted(sha256, empty=True))
+        if wanted.sha256 not in self._told and len(self._wanted) < _MOST_NOTED:
+            self._told[wanted.sha256] = None
+            self._wanted.append(wanted)
             self._woken.set()
         while len(self._told) > _MOST_TOLD:
             self._told.popitem(last=False)
@@ -137,7 +143,7 @@ class Deliveries:
         if self._dropped:
             self._publish(QuarantineFailed(_NAME, "", f"too many at once, {self._dropped} were not noted"))
             self._dropped = 0
-        if noted and not await self._in_worker(self._log.append, noted):
+        if noted and not await self._in_worker(self._append, noted):
             meanwhile, self._noted = self._noted, noted
             for each, times in meanwhile.items():
                 self._add(each, times)
@@ -156,12 +162,19 @@ class Deliveries:
             words = problem.info if isinstance(problem, ScannerError) else problem.strerror or str(problem)
             if not self._failing:
                 self._publish(QuarantineFailed(_NAME, "", words))
-            self._failing = True
+            self._failing, self._outbox.witness = True, None
             return False
         self._failing = False
         return True
 
     # -- in the thread ---------------------------------------------------------------------------
+
+    def _append(self, noted: Mapping[Noted, Times]) -> None:
+        self._log.append(noted)
+        self._introduce()
+
+    def _introduce(self) -> None:
+        self._outbox.witness = Witness(self._log.replica(), self._log.since())
 
     def _tell(self, wanted: Sequence[_Wanted]) -> None:
         replica, since = self._log.replica(), self._log.since()

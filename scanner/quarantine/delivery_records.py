@@ -3,7 +3,7 @@
 For `media-scanner quarantine show`: list `layout.deliveries_of(sha256)` in the store, get each name, and give
 the bytes with the SOC's private keys to `opened`. Any one of the analysts' keys opens it, whatever
 `quarantine.four_eyes` says: it holds no sample. A record without deliveries says that this replica gave the
-content to nobody since `since`.
+content to nobody since `since`; where there is a sample the detection record says that, as `Witness`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,14 @@ class Delivery:
     first: float
     last: float
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A replica, and since when it has noted deliveries (RFC 3339 in UTC; None: not until now)."""
+
+    replica: str
+    since: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ MARKERS = f"{ROOT}/markers"
 NONCES = f"{ROOT}/nonces"
 AUDIT = f"{ROOT}/audit"
 HEADS = f"{AUDIT}/heads"
-_DELIVERIES = re.compile(rf"{DELIVERIES}/(?P<sha256>[0-9a-f]{{64}})/[0-9a-z]+")
+_OF_CONTENT = re.compile(
+    rf"(?:{DELIVERIES}/|{OBJECTS}/[0-9a-f]{{16}}/sha256/[0-9a-f]{{2}}/[0-9a-f]{{2}}/)"
+    r"(?P<sha256>[0-9a-f]{64})(?:/(?P<replica>[0-9a-z]+))?"
+)
 
 
 def fingerprint(public_keys: Sequence[bytes]) -> str:
@@ -57,10 +60,16 @@ def deliveries_key(sha256: str, replica: str) -> str:
     return f"{deliveries_of(sha256)}{replica}"
 
 
-def delivered_content(key: str) -> str:
-    """The content that a record of deliveries is about; "" where the name is that of none."""
-    found = _DELIVERIES.fullmatch(key)
+def content_of(key: str) -> str:
+    """Whose sample or deliveries have this name; "" where the name is that of neither."""
+    found = _OF_CONTENT.fullmatch(key)
     return found["sha256"] if found else ""
+
+
+def replica_of(key: str) -> str:
+    """Who says what has this name of deliveries; "" where it is none."""
+    found = _OF_CONTENT.fullmatch(key)
+    return found["replica"] or "" if found else ""
 
 
 def markers_prefix(sha256: str) -> str:

@@ -26,7 +26,7 @@ from scanner import durable
 from scanner.crypto.envelope import CHUNK, Mode, Sealer
 from scanner.events import Detected, Publish, QuarantineFailed
 from scanner.media import Sample
-from scanner.quarantine.delivery_records import DeliveryRecord, sealed
+from scanner.quarantine.delivery_records import DeliveryRecord, Witness, sealed
 from scanner.quarantine.layout import ROOT, deliveries_key, detection_key, fingerprint, identity, object_key
 from scanner.quarantine.records import DetectionRecord
 from scanner.single_flight import SingleFlight
@@ -47,7 +47,8 @@ class Outbox:
 
     Samples are sealed to `public_keys`, as `mode` says, and take `size` bytes of disk at most; records an
     eighth of that beside them. Where `keep_encrypted` is false nobody gives us encrypted ones to `keep`, and
-    records say why there is none. `wake` is called when there is something to ship.
+    records say why there is none. `wake` is called when there is something to ship; `witness`, which notes
+    deliveries here, stands in the records.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Outbox:
     ) -> None:
         self.outcomes = outcomes
         self.wake: Callable[[], None] = lambda: None
+        self.witness: Witness | None = None
         self._samples = _Folder(directory / "samples", size)
         self._records = _Folder(directory / "records", max(size // 8, _LEAST_FOR_RECORDS))
         self._drafts = directory / "drafts"
@@ -175,6 +177,8 @@ class Outbox:
             request_id=occasion.request_id,
             sample=object_key(self._recipients, hashes.sha256) if missing is None else None,
             missing=missing,
+            replica=self.witness.replica if self.witness else None,
+            noted_since=self.witness.since if self.witness else None,
         )
 
     # -- in threads ------------------------------------------------------------------------------

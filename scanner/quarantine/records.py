@@ -13,14 +13,16 @@ _MOST_SIGNATURES = 5
 _LONGEST = 160
 _LARGEST = 2**53
 _TEXTS = ("at", "sha256", "sha1", "md5", "mime_type", "verdict", "source", "request_id")
-_OPTIONAL = ("media", "ciphertext_sha256", "sample", "missing")
+_OPTIONAL = ("media", "ciphertext_sha256", "sample", "missing", "replica", "noted_since")
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionRecord:
     """One detection. `at` is RFC 3339 in UTC, `sample` the name of the sealed sample, if there is one.
 
-    `missing` says why there is none: `hash_only`, or what went wrong.
+    `missing` says why there is none: `hash_only`, or what went wrong. `replica` notes deliveries, since
+    `noted_since` (RFC 3339 in UTC; None: not before `at`); if it gave the content to anybody, a record of
+    deliveries says so, soon after.
     """
 
     at: str
@@ -39,6 +41,8 @@ class DetectionRecord:
     request_id: str
     sample: str | None
     missing: str | None = None
+    replica: str | None = None
+    noted_since: str | None = None
     version: int = field(default=VERSION)
 
     def to_json(self) -> bytes:

@@ -66,8 +66,22 @@ def test_who_was_given_it_before_is_shown_to_those_with_the_key(desk: Desk) -> N
     assert document["delivered"][0]["deliveries"][0]["count"] == 4
 
 
+def test_that_nobody_was_given_it_is_shown_of_who_takes_note(desk: Desk) -> None:
+    since = "2026-11-01T00:00:00+00:00"
+    desk.keep(replica="r1", noted_since=since)
+    desk.do(put_record(desk.store, media="mxc://example.org/again", replica="r2", noted_since=None))
+    shown = " ".join(desk.quarantine("show", SHA256).stdout.split())
+    assert f"BY r1 since {since} never 0 -" in shown
+    assert "BY r2 never 0 -" in shown
+    deliver(desk, "mxc://example.org/before", "r1")
+    [document] = desk.lines("show", SHA256)
+    assert document["delivered_to_nobody"] == [{"replica": "r2", "since": None}]
+    assert "BY r1" not in desk.quarantine("show", SHA256).stdout
+
+
 @pytest.mark.parametrize("text", [text for text in HOSTILE if text != "\ud800"])
 def test_hostile_names_do_nothing(desk: Desk, text: str) -> None:
+    desk.keep(replica=text, noted_since=text)
     desk.keep(media=text, request_id=text, mime_type=text, engines={text: text}, signatures=(text,))
     said = statement(Kind.HOLD, sha256=SHA256, author=text, reason=text)
     desk.do(desk.store.put(*new_marker(Signed(said, ""))))

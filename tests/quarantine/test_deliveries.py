@@ -17,7 +17,7 @@ from scanner.quarantine import deliveries as module
 from scanner.quarantine.deliveries import Deliveries
 from scanner.quarantine.delivery_log import DeliveryLog, Noted, Times
 from scanner.quarantine.delivery_records import DeliveryRecord, opened
-from scanner.quarantine.layout import DELIVERIES, deliveries_key
+from scanner.quarantine.layout import DELIVERIES, deliveries_key, object_key
 from scanner.stores.local import Local
 from scanner.verdict import IndexSecret
 from tests.contracts.event_sink import EventSinkContract
@@ -96,11 +96,38 @@ async def test_it_is_told_once_however_often_it_is_asked_for_and_after_a_restart
     assert [each.count for each in record.deliveries] == [1]
 
 
-async def test_that_nobody_was_given_it_is_told_as_well(tmp_path: Path) -> None:
+async def test_where_there_is_no_sample_it_is_told_as_well_that_nobody_was_given_it(tmp_path: Path) -> None:
+    """Else the store had no name from which other replicas learn of it."""
     async with replica(tmp_path) as deliveries:
-        deliveries(detected())
+        deliveries(detected(kept=False))
         await until(lambda: bool(told(tmp_path)))
         assert [record.deliveries for record in told(tmp_path)] == [()]
+
+
+async def test_that_nobody_was_given_a_kept_sample_the_detection_says(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        box = await stack.enter_async_context(outbox(tmp_path / "outbox"))
+        log = DeliveryLog(tmp_path / "deliveries.sqlite", 86400)
+        deliveries = await stack.enter_async_context(Deliveries(log, box, INDEX, RecordingSink()))
+        assert box.witness is not None
+        assert box.witness.since is None
+        deliveries(delivered(content=OTHER))
+        deliveries(detected())
+        await until(lambda: box.witness is not None and box.witness.since is not None)
+        await asyncio.sleep(0.1)
+        assert not told(tmp_path)
+
+
+async def test_who_cannot_note_deliveries_is_no_witness(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        box = await stack.enter_async_context(outbox(tmp_path / "outbox"))
+        log, sink = DeliveryLog(tmp_path / "away" / "log", 86400), RecordingSink()
+        deliveries = await stack.enter_async_context(Deliveries(log, box, INDEX, sink))
+        assert box.witness is None
+        deliveries(delivered())
+        (tmp_path / "away").mkdir()
+        await until(lambda: box.witness is not None)
+    assert len(sink.of(QuarantineFailed)) == 1
 
 
 async def test_what_was_noted_before_a_restart_is_told_after_it(tmp_path: Path) -> None:
@@ -131,6 +158,18 @@ async def test_a_replica_tells_what_it_knows_of_others_detections(tmp_path: Path
         async with following(deliveries, store):
             await until(lambda: bool(told(tmp_path)))
             await asyncio.sleep(0.1)
+        assert [len(record.deliveries) for record in told(tmp_path)] == [1]
+
+
+async def test_what_a_sigkill_made_it_forget_to_tell_it_tells_when_the_sample_is_in_the_store(
+    tmp_path: Path,
+) -> None:
+    store = Local(tmp_path / "store")
+    async with replica(tmp_path) as deliveries:
+        deliveries(delivered())
+    await store.put(object_key("0123456789abcdef", HASHES.sha256), b"sealed")
+    async with replica(tmp_path) as deliveries, following(deliveries, store):
+        await until(lambda: bool(told(tmp_path)))
         assert [len(record.deliveries) for record in told(tmp_path)] == [1]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from scanner.quarantine.layout import (
-    delivered_content,
+    content_of,
     deliveries_key,
     deliveries_of,
     detection_key,
     fingerprint,
     identity,
     object_key,
+    replica_of,
 )
 
 
@@ -38,9 +39,14 @@ def test_deliveries_of_all_replicas_lie_below_their_content() -> None:
     key = deliveries_key("ab" * 32, "replica1")
     assert key == f"v1/deliveries/{'ab' * 32}/replica1"
     assert key.startswith(deliveries_of("ab" * 32))
-    assert delivered_content(key) == "ab" * 32
+    assert (content_of(key), replica_of(key)) == ("ab" * 32, "replica1")
 
 
-def test_a_strange_name_is_that_of_no_deliveries() -> None:
+def test_a_sample_names_its_content() -> None:
+    key = object_key("0123456789abcdef", "ab" * 32)
+    assert (content_of(key), replica_of(key)) == ("ab" * 32, "")
+
+
+def test_a_strange_name_is_that_of_no_content() -> None:
     keys = ["", "v1/deliveries/x/y", f"v1/deliveries/{'AB' * 32}/y", f"v1/objects/{'ab' * 32}/y"]
-    assert [delivered_content(key) for key in keys] == [""] * 4
+    assert [(content_of(key), replica_of(key)) for key in keys] == [("", "")] * 4

@@ -16,7 +16,7 @@ from scanner.crypto.envelope import Header, Mode, Opener, public_key_of
 from scanner.errors import EnvelopeError
 from scanner.events import Detected, Occasion, QuarantineFailed, Source
 from scanner.media import MediaRef, Sample
-from scanner.quarantine.delivery_records import DeliveryRecord
+from scanner.quarantine.delivery_records import DeliveryRecord, Witness
 from scanner.quarantine.delivery_records import opened as deliveries_in
 from scanner.quarantine.layout import fingerprint, object_key
 from scanner.quarantine.outbox import Outbox
@@ -93,6 +93,18 @@ async def test_the_plaintext_of_an_encrypted_attachment_is_what_is_sealed(tmp_pa
         assert await box.keep(sample, VERDICT)
     body.release()
     assert opened(samples_of(box)[0].read_bytes()) == b"plaintext"
+
+
+async def test_a_record_names_who_notes_deliveries_where_it_is_written(tmp_path: Path) -> None:
+    async with outbox(tmp_path) as box:
+        await box.record(detected("abc"))
+        box.witness = Witness("replica1", "2026-11-01T00:00:00+00:00")
+        await box.record(detected("def"))
+    by_media = {record.media: (record.replica, record.noted_since) for record in records_of(box)}
+    assert by_media == {
+        "mxc://example.org/abc": (None, None),
+        "mxc://example.org/def": ("replica1", "2026-11-01T00:00:00+00:00"),
+    }
 
 
 async def test_where_only_hashes_are_kept_the_record_says_so(tmp_path: Path) -> None:
@@ -248,6 +260,7 @@ async def test_a_record_stays_under_2_kb(tmp_path: Path) -> None:
     )
     occasion = Occasion(MediaRef("e" * 255, "m" * 255), Source.FEDERATION, True, "r" * 32)
     async with outbox(tmp_path) as box:
+        box.witness = Witness("r" * 16, "2026-11-21T00:00:00+00:00")
         await box.record(Detected(occasion, long, DECISION, 2**40, "c" * 64, 1.0))
         _, [record] = box.waiting(9)
     assert record.stat().st_size < 2048

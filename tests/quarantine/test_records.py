@@ -27,6 +27,8 @@ records = st.builds(
     request_id=texts,
     sample=st.none() | texts,
     missing=st.none() | texts,
+    replica=st.none() | texts,
+    noted_since=st.none() | texts,
     version=st.just(1),
 )
 
