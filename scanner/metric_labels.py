@@ -21,7 +21,7 @@ WRITES = ("stored", "existing", "replaced", "failed")
 # `upstream.admin.Fate`, and `failed`.
 FATES = ("quarantined", "protected", "gone", "released", "failed")
 # `quarantine.actions` knows these words; a test holds both to each other.
-ACTIONS = ("release", "allow", "deny", "forget", "delete", "hold", "unhold", "export", "other")
+ACTIONS = ("release", "allow", "deny", "forget", "delete", "hold", "unhold", "other")
 STANDINGS = (
     *("approved", "waiting", "early", "expired", "forged", "other_store"),
     *("self_approved", "replayed", "malformed"),

@@ -48,12 +48,11 @@ class Kind(StrEnum):
     DELETE = "delete"
     HOLD = "hold"
     UNHOLD = "unhold"
-    EXPORT = "export"
 
     @property
     def needs_approval(self) -> bool:
-        """Whether four eyes are for this: not for what is urgent and harms nobody, nor for a mere note."""
-        return self not in (Kind.DENY, Kind.HOLD, Kind.EXPORT)
+        """Whether four eyes are for this: not for what is urgent and harms nobody."""
+        return self not in (Kind.DENY, Kind.HOLD)
 
 
 class Standing(StrEnum):

@@ -34,6 +34,7 @@ _LONG = 300.0
 _POLL = 5.0
 _MOST_REMEMBERED = 100_000
 _MOST_WANTED = 50_000
+_TOO_MANY = "too many wait for the disk: quarantine it by hand, or have it scanned again"
 _MOST_DONE = 1_000_000
 _AT_ONCE = 100
 _SCHEMA = (
@@ -112,7 +113,10 @@ class HomeserverQuarantine:
 
         While the file cannot be written nobody waits for it: `run` tries again.
         """
-        if str(ref) in self._wished or len(self._wishes) >= _MOST_WANTED:
+        if str(ref) in self._wished:
+            return
+        if len(self._wishes) >= _MOST_WANTED:
+            self._publish(HomeserverTold(str(ref), "failed", _TOO_MANY))
             return
         self._wish(_Wish(sha256, str(ref)))
         if self._unwritable:

@@ -240,7 +240,7 @@ def test_last_word_on_a_content_holds_until_it_is_taken_back() -> None:
 
 
 def test_notes_are_no_words_on_a_content() -> None:
-    assert words_on_contents([statement(kind) for kind in (Kind.HOLD, Kind.DELETE, Kind.EXPORT)]) == {}
+    assert words_on_contents([statement(kind) for kind in (Kind.HOLD, Kind.UNHOLD, Kind.DELETE)]) == {}
 
 
 def test_contents_are_kept_apart() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from scanner.events import HomeserverTold, Occasion, Source
 from scanner.media import MediaRef
 from scanner.quarantine import homeserver as module
 from scanner.quarantine.homeserver import HomeserverQuarantine
+from tests.contracts.recorder import Counts, Opens, RecorderContract
 from tests.documented import ROOT
 from tests.fake_homeserver import until
 from tests.fakes import RecordingSink
@@ -73,6 +75,35 @@ async def telling(
     )
     async with quarantine, running(quarantine):
         yield quarantine
+
+
+class TestHomeserverQuarantine(RecorderContract):
+    @pytest.fixture
+    def opens(self) -> Opens:
+        return partial(telling, homeserver=Homeserver())
+
+    @pytest.fixture
+    def counts(self) -> Counts:
+        return lambda directory: len(listed(directory))
+
+    @staticmethod
+    def make_unwritable(directory: Path) -> None:
+        (directory / "list.sqlite").mkdir()
+
+
+async def test_what_is_too_much_to_be_remembered_is_said_by_name(
+    tmp_path: Path, homeserver: Homeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk, here a directory that is not there, takes nothing."""
+    monkeypatch.setattr(module, "_MOST_WANTED", 2)
+    sink = RecordingSink()
+    async with telling(tmp_path / "away", homeserver, sink) as quarantine:
+        for media_id in ("abc", "def", "ghi"):
+            await quarantine.want(HASHES.sha256, MediaRef("example.org", media_id))
+        lost = [told for told in sink.of(HomeserverTold) if told.problem.startswith("too many wait")]
+        assert [(told.media, told.result) for told in lost] == [("mxc://example.org/ghi", "failed")]
+        (tmp_path / "away").mkdir()
+        await until(lambda: len(homeserver.told) == 2)
 
 
 @asynccontextmanager

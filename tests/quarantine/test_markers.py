@@ -92,7 +92,7 @@ def test_one_that_lies_beside_another_content_is_ignored() -> None:
     assert not Marker.read(other, content, NOBODY, NOW).counts
 
 
-@pytest.mark.parametrize("kind", [Kind.RELEASE, Kind.ALLOW, Kind.EXPORT])
+@pytest.mark.parametrize("kind", [Kind.RELEASE, Kind.ALLOW, Kind.DENY])
 def test_other_statements_are_no_markers(kind: Kind) -> None:
     assert marker(signed(kind)).standing is Standing.MALFORMED
 

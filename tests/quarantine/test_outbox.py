@@ -22,6 +22,7 @@ from scanner.quarantine.layout import fingerprint, object_key
 from scanner.quarantine.outbox import Outbox
 from scanner.quarantine.records import DetectionRecord
 from scanner.verdict import Decision, Detection, Hashes, Outcome, Reason, Report, Verdict
+from tests.contracts.recorder import Counts, Opens, RecorderContract
 from tests.fakes import RecordingSink, a_body, encrypted
 
 PRIVATE = b"\1" * 32
@@ -70,6 +71,20 @@ async def kept(box: Outbox, content: bytes, verdict: Verdict = VERDICT) -> bool:
         return await box.keep(Sample(body), verdict)
     finally:
         body.release()
+
+
+class TestOutbox(RecorderContract):
+    @pytest.fixture
+    def opens(self) -> Opens:
+        return outbox
+
+    @pytest.fixture
+    def counts(self) -> Counts:
+        return lambda directory: len(list(directory.glob("records/v1+detections+*")))
+
+    @staticmethod
+    def make_unwritable(directory: Path) -> None:
+        (directory / "records").rmdir()
 
 
 @pytest.mark.parametrize("size", [0, 68, 600_000])
