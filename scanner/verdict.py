@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from functools import lru_cache
+from itertools import chain
 from typing import NewType
 
 from scanner.member_names import printable, shortened, shown
@@ -135,7 +136,8 @@ class Report:
 
     `version` is the engine's (signatures and settings) in force when it was asked; None means that it
     was not certain, and that the verdict must not be remembered. `asked` are name and version of engines
-    that it asked itself, about what is in the sample.
+    that it asked itself, about what is in the sample. `also` are further reasons why something in an
+    unscannable one was not seen: who hands it over must want that for each of them.
     """
 
     engine: str
@@ -144,6 +146,7 @@ class Report:
     reason: Reason | None = None
     detections: tuple[Detection, ...] = ()
     asked: frozenset[tuple[str, str | None]] = frozenset()
+    also: frozenset[Reason] = frozenset()
 
     def without_paths(self) -> Report:
         """Each signature once, wherever it was found."""
@@ -208,7 +211,10 @@ class Verdict:
         return json.dumps(
             {
                 "reports": [
-                    [r.engine, r.outcome.name, r.version, r.reason, [d.signature for d in r.detections]]
+                    [
+                        *(r.engine, r.outcome.name, r.version, r.reason),
+                        *([d.signature for d in r.detections], sorted(r.also)),
+                    ]
                     for r in self.reports
                 ],
                 "judged_at": self.judged_at,
@@ -223,8 +229,11 @@ class Verdict:
         """Raises ValueError, KeyError or TypeError on anything but `to_json`'s own text."""
         stored = json.loads(text)
         reports = tuple(
-            Report(engine, Outcome[outcome], version, reason and Reason(reason), tuple(map(Detection, names)))
-            for engine, outcome, version, reason, names in stored["reports"]
+            Report(
+                *(engine, Outcome[outcome], version, reason and Reason(reason), tuple(map(Detection, names))),
+                also=frozenset(map(Reason, chain(*also))),  # absent from before there was more than one
+            )
+            for engine, outcome, version, reason, names, *also in stored["reports"]
         )
         hashes = stored["hashes"] and Hashes(*stored["hashes"])
         kept = bool(stored.get("kept", False))  # absent from before there was a quarantine
@@ -355,9 +364,10 @@ class Policy:
 
     def _decide_unscannable(self, verdict: Verdict) -> Decision:
         reports = [report for report in verdict.reports if report.outcome is Outcome.UNSCANNABLE]
-        withheld = [report for report in reports if not self._delivers(report.reason)]
-        decisive = (withheld or reports)[0]
-        return Decision(deliver=not withheld, outcome=Outcome.UNSCANNABLE, reason=decisive.reason)
+        reasons = [reason for report in reports for reason in (report.reason, *sorted(report.also))]
+        withheld = [reason for reason in reasons if not self._delivers(reason)]
+        decisive = (withheld or reasons)[0]
+        return Decision(deliver=not withheld, outcome=Outcome.UNSCANNABLE, reason=decisive)
 
     def _delivers(self, reason: Reason | None) -> bool:
         if reason is Reason.ENCRYPTED_ARCHIVE:

@@ -2,8 +2,8 @@
 
     python -m tests.archive_fuzz --seed 1 --count 10000
 
-prints what was judged by kind, and what is wrong: a mutant that is clean though a program gets EICAR from it,
-and one for which an engine failed.
+prints what was judged by kind, and what is wrong: a mutant that is delivered though a program gets EICAR from
+it without its password, and one for which an engine failed. What is only encrypted is delivered.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanner.verdict import Outcome
+from scanner.verdict import Outcome, Policy
 from tests.archive_mutants import Mutant, mutate
-from tests.archives import dubious, extracted, innocent
+from tests.archives import dubious, extracted, innocent, locked
 from tests.judging import Judge, judging_bytes
 from tests.real_clamd import EICAR, Clamd
 
 EICAR_AT_THE_START = f"Eicar-Start:0:0:{EICAR.hex()}\n"
+# As open as a policy may be with what nobody can look into.
+POLICY = Policy(deliver_encrypted_archives=True, deliver_encrypted_documents=True)
 _LARGEST = 400_000
 _AT_ONCE = 4
 _BATCH = 200
@@ -40,12 +42,13 @@ class Tried:
     mutant: Mutant
     outcome: Outcome
     reason: str | None
+    delivered: bool
     reader: str | None
 
     @property
     def leaks(self) -> bool:
         """Whether somebody would be given a virus."""
-        return self.outcome is Outcome.CLEAN and self.reader is not None
+        return self.delivered and self.reader is not None
 
     @property
     def wrong(self) -> bool:
@@ -60,7 +63,7 @@ class Tried:
 
 def seeds() -> dict[str, bytes]:
     """Archives of EICAR by the programs that people use, by kind."""
-    made = innocent(EICAR) | dubious(EICAR)
+    made = innocent(EICAR) | dubious(EICAR) | locked(EICAR)
     return {kind: data for kind, data in made.items() if len(data) <= _LARGEST}
 
 
@@ -82,7 +85,7 @@ def strict_clamd() -> Iterator[Clamd]:
 async def try_mutants(
     judge: Judge, archives: Mapping[str, bytes], seed: int, numbers: Iterable[int], *, ask_all: bool = False
 ) -> list[Tried]:
-    """Each number is a mutant of its own. Programs are asked about the clean ones, or about all."""
+    """Each number is a mutant of its own. Programs are asked about those delivered, or about all."""
     room, programs = asyncio.Semaphore(_AT_ONCE), ThreadPoolExecutor(2)
     loop = asyncio.get_running_loop()
 
@@ -90,17 +93,17 @@ async def try_mutants(
         async with room:
             mutant = mutate(random.Random(f"{seed}/{number}"), archives)
             verdict = await judge(mutant.data)
-            reader, reason = None, next((report.reason for report in verdict.reports if report.reason), None)
-            if verdict.outcome is Outcome.CLEAN or ask_all:
+            decision, reader = POLICY.decide(verdict), None
+            if decision.deliver or ask_all:
                 reader = await loop.run_in_executor(programs, extracted, mutant.data, EICAR)
-            return Tried(number, mutant, verdict.outcome, reason, reader)
+            return Tried(number, mutant, decision.outcome, decision.reason, decision.deliver, reader)
 
     with programs:
         return await asyncio.gather(*(tried(number) for number in numbers))
 
 
 async def wrong(clamd: Clamd, archives: Mapping[str, bytes], seed: int, count: int, state: Path) -> list[str]:
-    """Mutants that are clean though a program gets EICAR from them, or have no verdict."""
+    """Mutants that are delivered though a program gets EICAR from them, or have no verdict."""
     async with judging_bytes(clamd, state) as judge:
         return [str(one) for one in await try_mutants(judge, archives, seed, range(count)) if one.wrong]
 
@@ -142,5 +145,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--start", type=int, default=0, help="the first mutant's number")
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--all", action="store_true", help="ask programs about all, not the clean alone")
+    parser.add_argument("--all", action="store_true", help="ask programs about all, delivered or not")
     asyncio.run(_main(parser.parse_args()))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tests.archive_records import (
     ar_member,
     cpio_member,
+    encryption_flag,
     frames,
     gzip_header,
     pax_header,
@@ -261,6 +262,7 @@ _MUTATIONS: tuple[Mutation, ...] = (
     _nest,
     _reseal_7z,
     same_zip_field,
+    encryption_flag,
     zip64_extra,
     frames,
     gzip_header,

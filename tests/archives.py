@@ -251,6 +251,24 @@ _ENCRYPTED_COMMANDS = {
 }
 
 
+# 7-Zip and zip add to what is there already; the harness below knows another password.
+_LOCKED_COMMANDS = {
+    "zip-and-password": "zip -q -P hidden {a} text && zip -q {a} {first}",
+    "zip-lzma-and-password": "zip -q -P hidden {a} text && {sevenzip} a -bso0 -tzip -mm=LZMA {a} {first}",
+    "zip-xz-and-aes": "{sevenzip} a -bso0 -tzip -phidden -mem=AES256 {a} text && "
+    "{sevenzip} a -bso0 -tzip -mm=XZ {a} {first}",
+    "zip-to-pipe-and-password": "zip -q -P hidden - text | cat > {a} && zip -q {a} {first}",
+    "zip-password-behind": "{sevenzip} a -bso0 -tzip -mm=BZip2 {a} {first} && zip -q -P hidden {a} text",
+    "7z-and-password": "{sevenzip} a -bso0 -t7z {a} {first} && {sevenzip} a -bso0 -t7z -phidden {a} text",
+    "7z-ppmd-and-password": "{sevenzip} a -bso0 -t7z -phidden {a} text && "
+    "{sevenzip} a -bso0 -t7z -m0=PPMd {a} {first}",
+    "tar-of-password": "zip -q -P hidden l.zip text && {sevenzip} a -bso0 -tzip -mm=LZMA e.zip {first} && "
+    "tar -cf {a} l.zip e.zip",
+    "zip-of-7z-password": "{sevenzip} a -bso0 -t7z -phidden l.7z text && "
+    "{sevenzip} a -bso0 -t7z -m0=PPMd e.7z {first} && zip -q {a} l.7z e.7z",
+}
+
+
 def innocent(first: bytes) -> dict[str, bytes]:
     """Archives as they are ordinarily written, by kind; `first` is their first file."""
     return _made(_COMMANDS, first) | {
@@ -293,6 +311,11 @@ def dubious(first: bytes) -> dict[str, bytes]:
 def encrypted(first: bytes) -> dict[str, bytes]:
     """Archives behind a password."""
     return _made(_ENCRYPTED_COMMANDS, first)
+
+
+def locked(first: bytes) -> dict[str, bytes]:
+    """Archives in which something else than `first` is behind a password, which no program below knows."""
+    return _made(_LOCKED_COMMANDS, first)
 
 
 def _made(commands: Mapping[str, str], first: bytes) -> dict[str, bytes]:
@@ -378,6 +401,11 @@ def delivered(data: bytes, *readers: Reader) -> list[list[bytes]]:
 
 
 def judged(data: bytes, timeout: float = 20.0) -> Reason | tuple[Reader, ...] | None:
-    """None where these bytes are plain, else with what to open them, or why they are unscannable."""
+    """None where these bytes are plain, else with what to open them, or why they are unscannable.
+
+    Of what is encrypted that, whatever is to be opened all the same.
+    """
     answer = inspect(Part.of(data), timeout)
-    return answer if isinstance(answer, Reason) else answer.readers or None
+    if isinstance(answer, Reason):
+        return answer
+    return min(answer.encryption, default=None) or answer.readers or None

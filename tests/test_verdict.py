@@ -332,6 +332,26 @@ def test_one_withheld_reason_is_enough_and_is_the_one_named() -> None:
         )
 
 
+def test_every_reason_of_one_report_has_to_be_delivered() -> None:
+    both = (Reason.ENCRYPTED_ARCHIVE, Reason.ENCRYPTED_DOCUMENT)
+    for first, second in (both, both[::-1]):
+        verdict = Verdict((Report("archive", Outcome.UNSCANNABLE, "1", first, also=frozenset({second})),))
+        assert OPEN.decide(verdict).deliver
+        assert CLOSED.decide(verdict).reason is first
+        for policy, withheld in (
+            (Policy(deliver_encrypted_archives=True), Reason.ENCRYPTED_DOCUMENT),
+            (Policy(deliver_encrypted_documents=True), Reason.ENCRYPTED_ARCHIVE),
+        ):
+            assert policy.decide(verdict) == Decision(False, Outcome.UNSCANNABLE, withheld)
+        assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def test_a_verdict_from_before_there_were_several_reasons_is_read() -> None:
+    report = '["e", "UNSCANNABLE", "1", "limit", []]'
+    old = f'{{"reports": [{report}], "judged_at": 1.0, "mime_type": "a/b", "hashes": null}}'
+    assert Verdict.from_json(old).reports == (Report("e", Outcome.UNSCANNABLE, "1", Reason.LIMIT),)
+
+
 def test_decision_names_the_reason_of_the_worst_report() -> None:
     decision = decide(
         CLOSED,

@@ -20,7 +20,7 @@ from scanner.cli.doctor_output import as_document, show
 from scanner.cli.options import ConfigFile
 from scanner.cli.version import all_versions, product_version
 from scanner.config import Config
-from scanner.doctor import clamd, homeserver, keys, machine, s3, service, updates
+from scanner.doctor import clamd, homeserver, keys, machine, s3, service, unpacking, updates
 from scanner.doctor.clamd import Patient
 from scanner.doctor.examination import examine, worst
 from scanner.doctor.finding import Notes, Status
@@ -221,6 +221,7 @@ async def _machine(asked: _Asked, notes: Notes) -> None:
     here = sum(not address.startswith("tcp:") for address in asked.config.clamav.addresses)
     demand = machine.Demand(limits.memory, limits.media_size, here, archives.unpacked)
     await machine.examine(notes, demand, await asyncio.to_thread(all_versions))
+    await unpacking.examine(notes)
 
 
 async def _service(asked: _Asked, notes: Notes) -> None:

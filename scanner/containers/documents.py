@@ -1,24 +1,20 @@
-"""Documents that are encrypted where clamd does not say so: PDF and Office in OLE2 (ODF is in `zip`)."""
+"""PDF that is encrypted where clamd does not say so (Office is in `office`, ODF in `zip`)."""
 
 from __future__ import annotations
 
 import re
 
-from scanner.containers.embedded import contains_container
-from scanner.containers.inspection import STEP, Inspection, Part, Unsure, require
-from scanner.containers.pdf_encryption import check_encryption, is_plain
-from scanner.containers.tar import begins_tar_later
-from scanner.containers.zip import check_zip, without_rest, zip_end
+from scanner.containers.inspection import Inspection, Part, Unsure, require
+from scanner.containers.pdf_attachments import Document
+from scanner.containers.pdf_decryption import Decryption
+from scanner.containers.pdf_encryption import check_encryption, is_encrypted, is_plain
+from scanner.containers.pdf_objects import BIT, bits
+from scanner.containers.readers import Reader
 from scanner.verdict import Reason
 
 _OVERLAP = 8 * 1024
 _MAX_NESTED = 32  # strings or dictionaries in each other, far more than anybody writes
-_ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 
-# A name may be written with any of its characters as #xx (ISO 32000-1, 7.3.5).
-_ENCRYPT = re.compile(
-    b"/" + b"".join(b"(?:%c|#%02x|#%02X)" % (c, c, c) for c in b"Encrypt") + rb"(?![A-Za-z#])"
-)
 # Runs of white space are read a little at a time: else a hostile one is read again from each of its bytes.
 _OBJECT = re.compile(rb"(?:^|[\r\n]|endobj)\s{0,32}\d{1,10}\s{1,32}\d{1,5}\s{1,32}obj\b")
 _STREAM = re.compile(rb"(?<!end)stream\r?\n")
@@ -37,34 +33,42 @@ _PICTURES = (b"DCTDecode", b"JPXDecode", b"JBIG2Decode", b"CCITTFaxDecode", b"LZ
 _EMPTY = re.compile(rb"\s*endstream")
 
 
-def check_ole2(part: Part, inspection: Inspection) -> None:
-    """Raises Unsure for an Office document behind a password ([MS-OFFCRYPTO] 2.3).
+def check_pdf(part: Part, inspection: Inspection, *, alone: bool = True) -> None:
+    """Notes an encrypted PDF with a stream that clamd does not decrypt, and what has files attached.
 
-    One that ends in a ZIP (an embedded .xlsx) must be plain as such, too.
+    Other encrypted PDFs are clamd's: it opens them, or says that it cannot (facts/security.md, section 2),
+    and may say nothing else of what lies beside. `alone`: it is nothing but a PDF; else attached files are
+    Unsure.
     """
-    require(not contains_container(part) and not begins_tar_later(part))
-    inspection.opened_by()
-    if zip_end(part) is not None:
-        check_zip(without_rest(part), inspection)
-    for _, step in part.steps(overlap=len(_ENCRYPTED_PACKAGE)):
-        require(_ENCRYPTED_PACKAGE not in step, Reason.ENCRYPTED_DOCUMENT)
-
-
-def check_pdf(part: Part, inspection: Inspection) -> None:
-    """Raises Unsure for an encrypted PDF with a stream that clamd does not decrypt: one without a filter.
-
-    Other encrypted PDFs are clamd's: it opens them, or says that it cannot (facts/security.md, section 2).
-    """
-    if not any(_ENCRYPT.search(step) for _, step in part.steps(overlap=64)):
+    if not is_encrypted(part):
+        _check_attachments(Document(part, inspection), inspection, alone=alone)
         return
-    check_encryption(part, inspection.check_time)
+    inspection.must_be_seen_alone()
+    try:
+        encryption = check_encryption(part, inspection.check_time)
+        _check_streams(part, inspection)
+        _check_attachments(Document(part, inspection, Decryption(*encryption)), inspection, alone=alone)
+    except Unsure as unsure:
+        if unsure.reason is not Reason.ENCRYPTED_DOCUMENT:
+            raise
+        inspection.is_encrypted(Reason.ENCRYPTED_DOCUMENT)
+
+
+def _check_attachments(document: Document, inspection: Inspection, *, alone: bool) -> None:
+    if document.attaches():
+        require(alone)
+        inspection.must_be_opened()
+        inspection.opened_by(Reader.PDF)
+
+
+def _check_streams(part: Part, inspection: Inspection) -> None:
     behind = 0
-    for begin, step in part.steps(overlap=_OVERLAP):
-        for match in _STREAM.finditer(step):
-            if match.start() >= STEP:
-                break  # the next step sees what follows it
+    for begin, bit in bits(part, _OVERLAP):
+        for match in _STREAM.finditer(bit):
+            if match.start() >= BIT:
+                break  # the next one sees what follows it
             inspection.check_time()
-            _check_stream(part, behind, begin + match.start(), step[match.end() : match.end() + _BEGINNING])
+            _check_stream(part, behind, begin + match.start(), bit[match.end() : match.end() + _BEGINNING])
             behind = begin + match.end()
 
 

@@ -11,35 +11,20 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
 
-from scanner.containers.inspection import SEARCHED, Part
+from scanner.containers.inspection import SEARCHED, STEP, Part, require
 from scanner.containers.rar import begins_rar
 from scanner.containers.sevenzip import is_7z
+from scanner.containers.signatures import LONGEST, signatures
 from scanner.containers.tar import BLOCK, begins_tar, has_tar_header
+from scanner.verdict import Reason
 
-_OVERLAP = 32
-_HITS = 16  # to look at in one go: a hostile file is full of them, and some take 60 µs
-_SIGNATURES = re.compile(
-    rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\xfd7zXZ\0|\x1f\x8b\x08|BZh[1-9]1AY&SY|\x28\xb5\x2f\xfd"
-    rb"|ustar[ \0]|07070[127][0-9A-Fa-f]{8}|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
-    rb"|CD001\x01\0|BEA01\x01\0"
-)
-# Old cpio in both byte orders, with the higher bytes of its mode, number of links and name's size (cpio.5):
-# its two bytes are everywhere. Each alone, as patterns with alternatives are 50 times as slow.
-_MODE = rb"[\x10-\x2f\x40-\x4f\x60-\x6f\x80-\x8f\xa0-\xaf\xc0-\xcf]"
-_OLD_CPIO = (
-    re.compile(rb"\xc7\x71(?=.{5}%b.{5}[\0-\x03].{7}[\0-\x10])" % _MODE, re.DOTALL),
-    re.compile(rb"\x71\xc7(?=.{4}%b.{5}[\0-\x03].{7}[\0-\x10])" % _MODE, re.DOTALL),
-)
-# Each match has one of these in it, and to look for them takes half the time of the pattern. Five bytes at
-# most: for longer ones CPython takes another way, which is slow to start.
-_LITERALS = (
-    b"PK\x03\x04 7z\xbc\xaf\x27 Rar!\x1a \xfd7zXZ \x1f\x8b\x08 1AY&S \x28\xb5\x2f\xfd"
-    b" ustar 07070 xar!\0 MSWIM hsqs MSCF\0 01\x01\0"
-).split()
-_MOST_RARS = 32  # no chance, and the checksum of 64 KiB for each would keep a processor for long
-_TAR_BLOCKS = 128 * BLOCK  # likewise: 5 µs each
+_HITS = 16  # to look at in one go: some take 60 µs
+# A hostile file is full of signatures. Innocent ones have a few that lead nowhere, or thousands where an old
+# Office file holds new ones; by chance hardly any has one of those that take long to look at.
+_MOST_HITS = 8192
+_HITS_WORTH = {b"Ra": 256, b"\x1f\x8b": 32}
+_TAR_BLOCKS = 128 * BLOCK  # 5 µs each
 # Bsdtar looks in text for what is encoded so, line by line (tried, libarchive 3.6.2).
 # Only at the beginning of a line: from each `begin` within one its rest would be read again.
 _UUENCODED = re.compile(
@@ -47,9 +32,9 @@ _UUENCODED = re.compile(
     rb"|-base64 [0-7]{3} [^\r\n]++\r?\n[A-Za-z0-9+/=]++\r?\n)"
 )
 _UUENCODED_WITHIN = 128 * 1024
-_OLE2 = b"\xd0\xcf\x11\xe0"
+# In old Office files and the main streams of Word, Excel and PowerPoint clamd finds ZIPs wherever they begin.
+_OFFICE = (b"\xd0\xcf\x11\xe0", b"\xec\xa5", b"\x09\x08\x10\0", b"\x0f\0\xe8\x03")
 _IN_ZIP64 = 0xFFFFFFFF
-_SIGNATURES_IN_TEXT = re.compile(rb"BZh[1-9]1AY&SY")
 _RECORD = struct.Struct("<4s5H3L2H")
 _METHODS = {*range(11), 12, 14, 16, 18, 19, 20, *range(93, 100)}
 _MAX_VERSION = 63
@@ -65,34 +50,32 @@ _GZIP_SAMPLE, _GZIP_CONTENT = 4096, 16
 _LZMA_CONTENT, _LZMA_DICTIONARY = 16, b"\0\x10\0\0"
 
 
-def contains_container(part: Part) -> bool:
-    """Whether a reader may take something inside the part for a container."""
-    return any(search_for_container(part))
+def contains_container(part: Part, begin: int = 0, end: int = SEARCHED) -> bool:
+    """Whether a reader may take what begins in the part, from `begin` to `end`, for a container.
+
+    Unsure (limit) as below.
+    """
+    return any(search_for_container(part, begin, end))
 
 
-def search_for_container(part: Part) -> Iterator[bool]:
-    """The same, in bits of a few milliseconds at most: whether it is so in this one."""
-    rars = 0
-    yield _has_uuencoded(part.read(0, _UUENCODED_WITHIN))
-    for begin, step in part.slice(0, min(part.size, SEARCHED)).steps(overlap=_OVERLAP):
-        matches = _signatures(step)
-        hits = list(islice(matches, _HITS))
-        while hits:
-            rars += sum(match[0][:2] == b"Ra" for match in hits)
-            yield rars > _MOST_RARS or any(
-                _CONFIRM[match[0][:2]](part, begin + match.start()) for match in hits
-            )
-            hits = list(islice(matches, _HITS))
-        for at in range(0, len(step) - BLOCK + 1, _TAR_BLOCKS):
+def search_for_container(part: Part, begin: int = 0, end: int = SEARCHED) -> Iterator[bool]:
+    """The same, in bits of a few milliseconds at most: whether it is so in this one.
+
+    Unsure (limit) where there are more signatures than can be looked at.
+    """
+    yield not begin and _has_uuencoded(part.read(0, _UUENCODED_WITHIN))
+    hits = 0
+    for place, step in part.slice(0, min(part.size, end + LONGEST)).steps(begin, overlap=LONGEST):
+        for window in signatures(step, STEP):
+            found = [match for match in window if place + match.start() < end]
+            for at in range(0, len(found), _HITS):
+                some = found[at : at + _HITS]
+                hits += sum(_HITS_WORTH.get(match[0][:2], 1) for match in some)
+                require(hits <= _MOST_HITS, Reason.LIMIT)
+                yield any(_CONFIRM[match[0][:2]](part, place + match.start()) for match in some)
+            yield False
+        for at in range(-place % BLOCK, len(step) - BLOCK + 1, _TAR_BLOCKS):
             yield has_tar_header(step[at : at + _TAR_BLOCKS])
-
-
-def _signatures(step: bytes) -> Iterator[re.Match[bytes]]:
-    """Text, of which office files are full, has one signature: nearly every header has zeros in it."""
-    if step.isascii() and b"\0" not in step:
-        return _SIGNATURES_IN_TEXT.finditer(step)
-    others = _SIGNATURES.finditer(step) if any(literal in step for literal in _LITERALS) else ()
-    return chain(others, *(pattern.finditer(step) for pattern in _OLD_CPIO))
 
 
 def _has_uuencoded(text: bytes) -> bool:
@@ -104,7 +87,7 @@ def _has_uuencoded(text: bytes) -> bool:
 
 
 def _is_record(part: Part, offset: int) -> bool:
-    """A ZIP record. In an old Office file it may be a new one, which clamd sees by the usual methods."""
+    """A ZIP record, but for those that clamd sees: they are new Office files in old ones."""
     header = part.read(offset, _RECORD.size)
     if len(header) < _RECORD.size:
         return False
@@ -112,7 +95,9 @@ def _is_record(part: Part, offset: int) -> bool:
     name = part.read(offset + _RECORD.size, name_size)
     if version & 0xFF > _MAX_VERSION or method not in _METHODS or not _NAME.fullmatch(name):
         return False
-    return bool(flags & 9) or method not in (0, 8) or packed == _IN_ZIP64 or part.read(0, 4) != _OLE2
+    if flags & 9 or method not in (0, 8) or packed == _IN_ZIP64:
+        return True
+    return not part.zips_seen and not part.read(0, 4).startswith(_OFFICE)
 
 
 def _is_xz(part: Part, offset: int) -> bool:

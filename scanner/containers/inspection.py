@@ -57,19 +57,25 @@ def require(condition: object, reason: Reason = Reason.AMBIGUOUS) -> None:
 
 
 class Part:
-    """A run of `size` bytes behind something that reads; offsets are relative to its start."""
+    """A run of `size` bytes behind something that reads; offsets are relative to its start.
 
-    __slots__ = ("_read", "_start", "size")
+    `zips_seen`: in these bytes clamd finds a ZIP wherever it begins.
+    """
 
-    def __init__(self, read: Read, start: int, size: int) -> None:
+    __slots__ = ("_read", "_start", "size", "zips_seen")
+
+    def __init__(self, read: Read, start: int, size: int, *, zips_seen: bool = False) -> None:
         self._read = read
         self._start = start
         self.size = size
+        self.zips_seen = zips_seen
 
     @classmethod
     def of(cls, content: bytes | bytearray) -> Self:
         """All of `content`."""
-        return cls(lambda offset, length: bytes(content[offset : offset + length]), 0, len(content))
+        return cls(
+            lambda offset, length: bytes(memoryview(content)[offset : offset + length]), 0, len(content)
+        )
 
     def read(self, offset: int, length: int) -> bytes:
         """At most `length` bytes, fewer where the part ends, none outside of it."""
@@ -80,7 +86,11 @@ class Part:
     def slice(self, offset: int, size: int) -> Part:
         """The part inside this one; Unsure (damaged) where it does not fit."""
         require(offset >= 0 and 0 <= size <= self.size - offset, Reason.DAMAGED)
-        return Part(self._read, self._start + offset, size)
+        return Part(self._read, self._start + offset, size, zips_seen=self.zips_seen)
+
+    def with_zips_seen(self) -> Part:
+        """The same bytes, where clamd finds every ZIP."""
+        return Part(self._read, self._start, self.size, zips_seen=True)
 
     def place(self, offset: int) -> Place:
         """The same for the same byte in all parts of a file."""
@@ -141,6 +151,7 @@ class Inspection:
     ) -> None:
         self.kind = "none"
         self.opened = False
+        self.encryption: set[Reason] = set()
         self._readers: tuple[Reader, ...] = (Reader.LIBARCHIVE,)
         self._by_ends = by_ends
         self._by_inside = by_inside
@@ -158,7 +169,7 @@ class Inspection:
 
         Not in what must be opened anyhow: then its members are judged one by one.
         """
-        self._explain_end(part)
+        self.explain_end(part)
         if self.opened or (found := self.container(part)) is None:
             return
         require(self._depth <= MAX_DEPTH, Reason.LIMIT)
@@ -171,7 +182,7 @@ class Inspection:
         self._unexplained = outer
         self._depth -= 1
 
-    def _explain_end(self, member: Part) -> None:
+    def explain_end(self, member: Part) -> None:
         """Where a file ends as a ZIP, some open it as one: it must be a member that is judged as one.
 
         Or the very bytes of one, where a compressor has stored what it could not make smaller.
@@ -201,6 +212,15 @@ class Inspection:
         """Clamd does not open this container, or not surely: it and whatever holds it is left to readers."""
         self.opened = True
 
+    def must_be_seen_alone(self) -> None:
+        """Of a file's parts clamd may name this one alone: whatever holds it is left to readers."""
+        self.opened |= self._depth > 1
+
+    def is_encrypted(self, reason: Reason) -> None:
+        """All of the part, or some, is behind a password; what is not is to be seen all the same."""
+        self.encryption.add(reason)
+        self.must_be_seen_alone()
+
     def opened_by(self, *readers: Reader) -> None:
         """Who is to open the outermost container if it must be opened; nobody: nobody can."""
         if self._depth == 1:
@@ -224,7 +244,7 @@ class Inspection:
             crc = zlib.crc32(piece, crc)
             _require_ratio(size, packed_size)
             held += piece[: max(0, limit + len(piece) - size)]
-            tail = (tail + piece)[-_END_RECORD:]
+            tail = (tail + piece[-_END_RECORD:])[-_END_RECORD:]
         if len(held) < size:
             require(limit == SEARCHED or pdf, Reason.LIMIT)
             if pdf:  # its end says whether it is encrypted

@@ -22,11 +22,13 @@ from scanner.verdict import Reason
 class Opening:
     """What to open a file with: nothing where it is plain, two readers where they must agree.
 
-    `kind` is one of a fixed set of formats, for metrics; "none" for what is no container.
+    `kind` is one of a fixed set of formats, for metrics; "none" for what is no container. `encryption` is why
+    some of it, or all, can be read by nobody without a password.
     """
 
     kind: str
     readers: tuple[Reader, ...] = ()
+    encryption: frozenset[Reason] = frozenset()
 
 
 def inspect(part: Part, timeout: float, abandoned: Callable[[], bool] = lambda: False) -> Opening | Reason:
@@ -38,6 +40,6 @@ def inspect(part: Part, timeout: float, abandoned: Callable[[], bool] = lambda: 
     inspection = Inspection(by_ends, by_inside, zip_end, time.monotonic() + timeout, abandoned)
     try:
         inspection.look_into(part)
-        return Opening(inspection.kind, inspection.readers())
+        return Opening(inspection.kind, inspection.readers(), frozenset(inspection.encryption))
     except Unsure as unsure:
         return unsure.reason

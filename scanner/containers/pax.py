@@ -18,6 +18,8 @@ _RECORD = re.compile(rb"([1-9][0-9]{0,6}) ([!-<>-~\x80-\xff][^=\n\0]*)=")
 # These change what a reader takes from the headers or the data that follow.
 _UNSURE = frozenset({b"size", b"hdrcharset", b"SCHILY.realsize", b"SUN.holesdata"})
 _SPARSE, _NAME = b"GNU.sparse.", b"name"
+# GNU tar's form 0.0: these, and then two records for each piece.
+_FIRST, _PIECE = [b"size", b"numblocks"], [b"offset", b"numbytes"]
 _NUMBER = re.compile(rb"[0-9]{1,15}")
 _MAX_MAP = 1024 * 1024
 
@@ -35,11 +37,14 @@ def sparse_records(text: bytes) -> list[tuple[bytes, bytes]]:
         require(text[position - 1 : position] == b"\n" and record[2] not in _UNSURE)
         if record[2].startswith(_SPARSE):
             records.append((record[2].removeprefix(_SPARSE), text[record.end() : position - 1]))
+    # Python looks for the pieces of form 0.0 in other records' values, too.
+    require(not records or text.count(_SPARSE) == len(records))
     return records
 
 
 def check_holes(records: list[tuple[bytes, bytes]], data: Part) -> None:
-    """Unsure unless one map (GNU tar's form 0.1, or 1.0 before the data) says where all of the data go."""
+    """Unsure unless one map (GNU tar's forms 0.0 and 0.1, or 1.0 before the data) says where all data go."""
+    records = _with_map(records)
     said = dict(records)
     require(len(said) == len(records))
     said.pop(_NAME, None)
@@ -55,6 +60,16 @@ def check_holes(records: list[tuple[bytes, bytes]], data: Part) -> None:
         ends += [place, place + length]
         begin += length
     require(all(one <= other for one, other in pairwise([*ends, _number(size)])) and begin == data.size)
+
+
+def _with_map(records: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Form 0.0 as 0.1, any other as it is."""
+    head, pieces = records[: len(_FIRST)], records[len(_FIRST) :]
+    places = [value for _, value in pieces]
+    in_pieces = [key for key, _ in records] == _FIRST + _PIECE * (len(pieces) // len(_PIECE))
+    if not pieces or not in_pieces or not all(map(_NUMBER.fullmatch, places)):
+        return records
+    return [*head, (b"map", b",".join(places))]
 
 
 def _stored_map(data: Part) -> tuple[bytes, list[bytes], int]:

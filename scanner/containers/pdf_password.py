@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 
 from scanner.containers.inspection import Part
-from scanner.containers.pdf_encryption import MOST, REFERENCE, few, matches
+from scanner.containers.pdf_encryption import REFERENCE
+from scanner.containers.pdf_objects import MOST, few, matches
 
 _OBJECT = 8_388_607  # the highest number that readers must take (annex C)
 _MAX_DICTIONARY = 16 * 1024

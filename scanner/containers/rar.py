@@ -46,16 +46,20 @@ def begins_rar(part: Part, offset: int) -> bool:
 
 def check_rar(part: Part, inspection: Inspection) -> None:
     """Raises Unsure unless all readers see the same members."""
-    inspection.must_be_opened()
     if part.read(0, len(_VERSION_5)) == _VERSION_5:
-        _check_5(part, inspection)
+        encrypted = _encrypted_5(part, inspection)
     else:
         require(part.read(0, len(_VERSION_4)) == _VERSION_4)
-        _check_4(part, inspection)
+        encrypted = _encrypted_4(part, inspection)
+    if True in encrypted:
+        inspection.is_encrypted(Reason.ENCRYPTED_ARCHIVE)
+    if encrypted != {True}:
+        inspection.must_be_opened()
 
 
-def _check_4(part: Part, inspection: Inspection) -> None:
-    position, kind, first = len(_VERSION_4), 0, True
+def _encrypted_4(part: Part, inspection: Inspection) -> set[bool]:
+    """Whether files are behind a password: some may be, and others not."""
+    position, kind, first, encrypted = len(_VERSION_4), 0, True, set[bool]()
     while kind != _END_4 and position < part.size:
         inspection.member()
         header = part.read(position, _HEADER_4.size)
@@ -66,9 +70,14 @@ def _check_4(part: Part, inspection: Inspection) -> None:
         require((kind == _MAIN_4) == first)
         data = part.slice(position + size, _data_size_4(header, kind, flags))
         _check_kind_4(header, kind, flags, data)
-        inspection.look_into(data)
+        if kind == _MAIN_4 and flags & _PASSWORD_4:
+            return {True}  # all headers that follow, too
+        if kind == _FILE_4 and data.size:
+            encrypted.add(bool(flags & _ENCRYPTED_4))
+        inspection.explain_end(data)
         position, first = position + size + data.size, False
     require(position == part.size)
+    return encrypted
 
 
 def _data_size_4(header: bytes, kind: int, flags: int) -> int:
@@ -83,10 +92,8 @@ def _data_size_4(header: bytes, kind: int, flags: int) -> int:
 
 def _check_kind_4(header: bytes, kind: int, flags: int, data: Part) -> None:
     if kind == _MAIN_4:
-        require(not flags & _PASSWORD_4, Reason.ENCRYPTED_ARCHIVE)
         require(not flags & _VOLUME_4 and not data.size)
     elif kind in (_FILE_4, _SERVICE_4):
-        require(not flags & _ENCRYPTED_4, Reason.ENCRYPTED_ARCHIVE)
         require(not flags & _SPLIT_4)
         require(not data.size or flags & _DIRECTORY_4 != _DIRECTORY_4 or kind == _SERVICE_4)
         begin = _NAME_4 + (8 if flags & _LARGE_4 else 0)
@@ -108,18 +115,22 @@ class _Header:
     behind: int
 
 
-def _check_5(part: Part, inspection: Inspection) -> None:
-    position, kind, first = len(_VERSION_5), 0, True
+def _encrypted_5(part: Part, inspection: Inspection) -> set[bool]:
+    position, kind, first, encrypted = len(_VERSION_5), 0, True, set[bool]()
     while kind != _END_5:
         inspection.member()
         header = _header_5(part, position)
         kind = header.kind
-        require(kind != _ENCRYPTION_5, Reason.ENCRYPTED_ARCHIVE)
+        if kind == _ENCRYPTION_5 and first:
+            return {True}
         require((kind == _MAIN_5) == first and not header.flags & _SPLIT_5)
         _check_kind_5(header)
-        inspection.look_into(header.data)
+        if kind == _FILE_5 and header.data.size:
+            encrypted.add(_is_encrypted_5(header.extra))
+        inspection.explain_end(header.data)
         position, first = header.behind, False
     require(position == part.size)
+    return encrypted
 
 
 def _header_5(part: Part, position: int) -> _Header:
@@ -141,7 +152,6 @@ def _check_kind_5(header: _Header) -> None:
     if header.kind == _MAIN_5:
         require(not _number(header.fields, 0)[0] & _VOLUME_5 and not header.data.size)
     elif header.kind in (_FILE_5, _SERVICE_5):
-        require(not _is_encrypted_5(header.extra), Reason.ENCRYPTED_ARCHIVE)
         flags, name = _file_5(header.fields)
         require(not (flags & _DIRECTORY_5 and header.data.size))
         require(header.kind == _FILE_5 or name in _SERVICES)

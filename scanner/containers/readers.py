@@ -6,7 +6,9 @@ from enum import StrEnum
 
 
 class Reader(StrEnum):
-    """Zipfile gives the data of all entries; libarchive's directories and links have none."""
+    """Directories and links of libarchive have no data, all entries of zipfile do. The others are our own."""
 
     LIBARCHIVE = "libarchive"
     ZIPFILE = "zipfile"
+    OLE2 = "ole2"
+    PDF = "pdf"

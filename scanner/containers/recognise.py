@@ -11,11 +11,12 @@ import re
 from scanner.containers.ar import check_ar
 from scanner.containers.cab import check_cab
 from scanner.containers.cpio import check_cpio
-from scanner.containers.documents import check_ole2, check_pdf
+from scanner.containers.documents import check_pdf
 from scanner.containers.embedded import contains_container, is_lzma, is_lzma_for_x86
 from scanner.containers.frames import check_compress, check_lz4, check_zstd
 from scanner.containers.inspection import PDF_WITHIN, Check, Format, Inspection, Part, ambiguous
 from scanner.containers.iso import check_iso
+from scanner.containers.office import check_ole2
 from scanner.containers.rar import check_rar
 from scanner.containers.rpm import check_rpm
 from scanner.containers.sevenzip import check_7z
@@ -51,7 +52,7 @@ def _with_pdf(check: Check) -> Check:
     """A file of two formats, or the first member is a PDF as it is."""
 
     def check_both(part: Part, inspection: Inspection) -> None:
-        check_pdf(part, inspection)
+        check_pdf(part, inspection, alone=False)
         check(part, inspection)
 
     return check_both

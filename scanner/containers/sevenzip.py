@@ -76,6 +76,9 @@ def _check_header(part: Part, header: bytes, end: int, inspection: Inspection) -
         streams = read_streams(Reader(header[1:]))
         require(len(streams.folders) == 1)
         (packed,) = _packed_parts(part, streams, end)
+        if streams.folders[0].encrypted:
+            inspection.is_encrypted(Reason.ENCRYPTED_ARCHIVE)
+            return
         require(_is_plain(streams.folders[0]))
         end = _START.size + streams.position
         require(streams.folders[0].size <= _MAX_HEADER, Reason.LIMIT)
@@ -96,16 +99,26 @@ def _check_header(part: Part, header: bytes, end: int, inspection: Inspection) -
 def _check_members(part: Part, streams: Streams, end: int, inspection: Inspection) -> None:
     require(streams.position == 0)
     parts = _packed_parts(part, streams, end)
-    require(all(coder.method in _METHODS for folder in streams.folders for coder in folder.coders))
-    if not all(_is_plain(folder) for folder in streams.folders):
+    readable = _readable(streams, inspection)
+    require(all(coder.method in _METHODS for folder in readable for coder in folder.coders))
+    if not all(_is_plain(folder) for folder in readable) or 0 < len(readable) < len(streams.folders):
         inspection.must_be_opened()
-    for folder, packed in zip(streams.folders, parts, strict=False):
+    for folder, packed in zip(readable, parts, strict=False):
         if inspection.opened:
             break
         require(folder.size <= MAX_HELD, Reason.LIMIT)
         content = _unpack(folder, packed, inspection)
         inspection.look_into_held(content, folder.streams)
         _check_crcs(folder, content)
+
+
+def _readable(streams: Streams, inspection: Inspection) -> list[Folder]:
+    """Those without a password, which 7-Zip puts first: libarchive goes no further than the other ones."""
+    encrypted = [folder.encrypted for folder in streams.folders]
+    if any(encrypted):
+        inspection.is_encrypted(Reason.ENCRYPTED_ARCHIVE)
+        require(encrypted == sorted(encrypted))
+    return [folder for folder in streams.folders if not folder.encrypted]
 
 
 def _check_crcs(folder: Folder, content: bytes) -> None:

@@ -16,7 +16,7 @@ _SIZES, _CRCS, _FOLDER, _UNPACK_SIZES, _COUNTS, _EMPTY_STREAM = 9, 10, 11, 12, 1
 # Of files: names; times and attributes with the bytes that each has; which ones are empty, and padding.
 # Not: items that delete others.
 _NAMES, _TIMES, _ATTRIBUTES, _IGNORED = 17, (18, 19, 20), 21, (15, 25)
-_AES = b"\6\xf1\7\1"
+AES = b"\6\xf1\7\1"
 _MAX_CODERS = 4
 _DIRECTORY, _HAS_MODE = 0x10, 0x8000
 
@@ -42,6 +42,11 @@ class Folder:
     crc: int | None = None
     crcs: list[int | None] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what unpacks it needs a password."""
+        return any(coder.method == AES for coder in self.coders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,6 @@ def _read_folder(reader: Reader) -> Folder:
 def _read_coder(reader: Reader) -> Coder:
     flags = reader.byte()
     method = reader.take(flags & 0x0F)
-    require(method != _AES, Reason.ENCRYPTED_ARCHIVE)
     require(not flags & 0xC0)
     inputs, outputs = (reader.number(), reader.number()) if flags & 0x10 else (1, 1)
     require(1 <= inputs <= _MAX_CODERS and outputs == 1)

@@ -19,7 +19,7 @@ _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 _MAGIC = slice(257, 265)
 _MAGICS = (b"ustar\x0000", b"ustar  \0", bytes(8))
 _FILES, _EMPTY, _TEXTS, _PAX, _SPARSE = b"\x0007", b"123456", b"LKxg", b"xg", b"S"
-_IN_OCTAL = b" 01234567"
+_IN_OCTAL = re.compile(rb"[ 0-7]")
 _SEARCHED_BLOCKS = 16
 _MAX_TEXT = 1024 * 1024
 
@@ -40,9 +40,9 @@ def begins_tar_later(part: Part) -> bool:
 def has_tar_header(blocks: bytes) -> bool:
     """Whether one of these whole blocks is a header: GNU tar complains, and goes on to the first one."""
     first, third = blocks[_CHECKSUM.start :: BLOCK], blocks[_CHECKSUM.start + 2 :: BLOCK]
+    candidates = (match.start() for match in _IN_OCTAL.finditer(first))
     return any(
-        one in _IN_OCTAL and other in _IN_OCTAL and is_tar_header(blocks[i * BLOCK : (i + 1) * BLOCK])
-        for i, (one, other) in enumerate(zip(first, third, strict=False))
+        _IN_OCTAL.match(third, i) and is_tar_header(blocks[i * BLOCK : (i + 1) * BLOCK]) for i in candidates
     )
 
 

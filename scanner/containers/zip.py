@@ -79,10 +79,14 @@ def check_zip(part: Part, inspection: Inspection) -> None:
 
 def _check_directory(end: End, members: list[Entry], inspection: Inspection) -> None:
     """Who can open it, and whether somebody must; libarchive gives no data of what is special."""
-    require(all(entry.method in _METHODS for entry in members))
-    if any(entry.special and entry.size for entry in members):
-        by_zipfile = all(entry.method in _ZIPFILE_METHODS for entry in members)
+    readable = [entry for entry in members if not entry.encrypted]
+    require(all(entry.method in _METHODS for entry in readable))
+    if any(entry.special and entry.size for entry in readable):
+        by_zipfile = all(entry.method in _ZIPFILE_METHODS for entry in readable)
         inspection.opened_by(*[Reader.ZIPFILE] * by_zipfile)
+    if len(readable) < len(members):
+        inspection.is_encrypted(Reason.ENCRYPTED_ARCHIVE)
+        inspection.must_be_opened()
     if end.directory_end != end.position or any(e.zip64 or e.method not in _PLAIN for e in members):
         inspection.must_be_opened()
 
@@ -105,7 +109,7 @@ def _start(part: Part, base: int, members: list[Entry], inspection: Inspection) 
     if not base and members and part.read(0, 4) != b"PK\3\4":
         start = members[0].offset
     if start:
-        known = part.read(0, 4).startswith(_PREFIXES)
+        known = part.zips_seen or part.read(0, 4).startswith(_PREFIXES)
         if known and members and not any(entry.flags & DESCRIPTOR for entry in members):
             require(inspection.inside(part.slice(0, start)) is None)
         else:
@@ -157,13 +161,21 @@ def _check_member(part: Part, position: int, entry: Entry, inspection: Inspectio
     record = record_of(part, position, entry)
     if not record.seen_by_clamd:
         inspection.must_be_opened()
-    if not inspection.opened:
-        _check_data(record.data, entry, inspection)
-    if entry.name == _ODF_MANIFEST and entry.method in _PLAIN:
-        _check_manifest(record.data, entry)
+    if entry.encrypted:
+        _check_encrypted(record.data, entry, inspection)
+    else:
+        _check_readable(record.data, entry, inspection)
     if entry.flags & DESCRIPTOR:
         return behind_descriptor(part, record.behind, entry)
     return record.behind
+
+
+def _check_readable(data: Part, entry: Entry, inspection: Inspection) -> None:
+    if not inspection.opened:
+        _check_data(data, entry, inspection)
+    if entry.name == _ODF_MANIFEST and entry.method in _PLAIN and _tells_of_encryption(data, entry):
+        inspection.is_encrypted(Reason.ENCRYPTED_DOCUMENT)
+        inspection.must_be_opened()
 
 
 def _check_data(data: Part, entry: Entry, inspection: Inspection) -> None:
@@ -178,9 +190,30 @@ def _check_data(data: Part, entry: Entry, inspection: Inspection) -> None:
     require(crc == entry.crc, Reason.DAMAGED)
 
 
-def _check_manifest(data: Part, entry: Entry) -> None:
+def _check_encrypted(data: Part, entry: Entry, inspection: Inspection) -> None:
+    """Unsure where it needs no password but says so: there are readers who do not look (Go's archive/zip)."""
+    if entry.method == STORED:
+        require(entry.packed > entry.size or not entry.packed)
+    elif entry.method == DEFLATED:
+        require(not _is_deflated(data, entry, inspection))
+
+
+def _is_deflated(data: Part, entry: Entry, inspection: Inspection) -> bool:
+    inflater, size, crc = Inflater(data, 0, -zlib.MAX_WBITS), 0, 0
+    try:
+        for piece in inflater.pieces():
+            inspection.spend(len(piece))
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    except Unsure as unsure:
+        if unsure.reason is not Reason.DAMAGED:
+            raise
+        return False
+    return (size, crc) == (entry.size, entry.crc)
+
+
+def _tells_of_encryption(data: Part, entry: Entry) -> bool:
     """An OpenDocument's list of files says which ones are encrypted, in any encoding of Unicode."""
     text = data.read(0, _MAX_MANIFEST)
     if entry.method == DEFLATED:
         text = b"".join(islice(Inflater(data, 0, -zlib.MAX_WBITS).pieces(), _MAX_MANIFEST // STEP))
-    require(b"encryption-data" not in text.replace(b"\0", b""), Reason.ENCRYPTED_DOCUMENT)
+    return b"encryption-data" in text.replace(b"\0", b"")

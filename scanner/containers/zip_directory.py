@@ -22,7 +22,9 @@ _LOCATOR = struct.Struct("<4sLQL")
 _TAIL = _END.size + 0xFFFF
 
 STORED, DEFLATED = 0, 8
-_ENCRYPTED, DESCRIPTOR = 1 << 0, 1 << 3
+ENCRYPTED, DESCRIPTOR = 1 << 0, 1 << 3
+# Encrypted by a certificate or another strong method (6).
+_OF_ENCRYPTED = ENCRYPTED | 1 << 6
 # Compression options (1, 2), a descriptor behind the data (3), UTF-8 names (11).
 _KNOWN_FLAGS = 1 << 1 | 1 << 2 | DESCRIPTOR | 1 << 11
 _ZIP64, _UNICODE_PATH, _STREAMED, _AES = 0x0001, 0x7075, 0x6C78, 0x9901
@@ -73,6 +75,11 @@ class Entry:
     offset: int
     special: bool
     zip64: bool
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is behind a password."""
+        return bool(self.flags & ENCRYPTED)
 
 
 def last_end(part: Part) -> End | None:
@@ -138,11 +145,11 @@ def entries(part: Part, end: End, inspection: Inspection) -> Iterator[Entry]:
 def _entry(header: bytes, name: bytes, extra: bytes) -> Entry:
     _, made, _, flags, method, _, _, crc, packed, size, *rest = _CENTRAL.unpack(header)
     _, _, _, disk, _, attributes, offset = rest
-    check_encryption(flags, extra)
+    _check_flags(flags, extra)
     _check_kind(name, extra)
     zip64 = zip64_field(extra)
     size, packed, offset = _long_values(zip64, size, packed, offset)
-    require(disk == 0 and not flags & ~_KNOWN_FLAGS)
+    require(disk == 0)
     special = _is_special(made >> 8, attributes, name)
     return Entry(flags, method, crc, packed, size, name, offset, special, zip64 is not None)
 
@@ -164,10 +171,11 @@ def _is_special(system: int, attributes: int, name: bytes) -> bool:
     )
 
 
-def check_encryption(flags: int, extra: bytes) -> None:
-    """Raises Unsure where a member has a password."""
-    encrypted = flags & _ENCRYPTED or any(tag == _AES for tag, _ in _extra_fields(extra))
-    require(not encrypted, Reason.ENCRYPTED_ARCHIVE)
+def _check_flags(flags: int, extra: bytes) -> None:
+    """Unsure unless they are known, and say of a member with a password that it has one."""
+    encrypted = flags & ENCRYPTED
+    require(not flags & ~(_KNOWN_FLAGS | (_OF_ENCRYPTED if encrypted else 0)))
+    require(encrypted or all(tag != _AES for tag, _ in _extra_fields(extra)))
 
 
 def _check_kind(name: bytes, extra: bytes) -> None:
@@ -212,7 +220,7 @@ def record_of(part: Part, position: int, entry: Entry) -> Record:
     require(len(header) == LOCAL.size and header.startswith(b"PK\3\4"), Reason.DAMAGED)
     _, _, flags, method, _, _, crc, packed, size, name_size, extra_size = LOCAL.unpack(header)
     extra = part.read(position + LOCAL.size + name_size, extra_size)
-    check_encryption(flags, extra)
+    _check_flags(flags, extra)
     _check_kind(entry.name, extra)
     require(flags == entry.flags and method == entry.method)
     require(part.read(position + LOCAL.size, name_size) == entry.name)

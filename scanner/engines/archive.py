@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from scanner.containers.embedded import search_for_container
-from scanner.containers.inspection import Part
+from scanner.containers.inspection import Part, Unsure, require
 from scanner.containers.opening import Opening, inspect
 from scanner.containers.readers import Reader
 from scanner.containers.recognise import by_ends, is_pdf
@@ -40,12 +40,15 @@ from scanner.events import ArchiveJudged, Publish
 from scanner.media import STEP, Body, Sample
 from scanner.ports import Engine
 from scanner.unpacking.allowance import FREELY, Allowance, Unreadable
+from scanner.unpacking.library import library_digest
 from scanner.unpacking.unpacker import Member, Unpacker
 from scanner.verdict import Outcome, Reason, Report
 
 # Raised with every change of the rules: old verdicts are then not found any more.
-_RULES = "4"
-_AT_ONCE, _BITS_AT_ONCE = 64 * 1024, 4
+_RULES = "5"
+_READ_ONCE = 64 * 1024
+# For how many seconds the event loop may be held.
+_AT_A_GO = 0.001
 _MIB = 2**20
 
 _NO_CONTAINER = Opening("none")
@@ -107,7 +110,7 @@ class Archive:
         return other
 
     def versions(self) -> frozenset[str]:
-        """One: the rules and the settings. What engines say of members is in `Report.asked`."""
+        """One: the rules, the settings and libarchive. What engines say of members is in `Report.asked`."""
         return frozenset({self._version})
 
     async def scan(self, sample: Sample) -> Report:
@@ -158,8 +161,11 @@ class Archive:
 
     async def _opening(self, file: _Examination, sample: Sample) -> Opening | Reason:
         part = _part_of(sample)
-        if is_pdf(part) or by_ends(part) is not None or await _has_container_inside(part):
-            return await self._in_worker(file, part)
+        try:
+            if is_pdf(part) or by_ends(part) is not None or await _has_container_inside(file, part):
+                return await self._in_worker(file, part)
+        except Unsure as unsure:
+            return unsure.reason
         return _NO_CONTAINER
 
     async def _in_worker(self, file: _Examination, part: Part) -> Opening | Reason:
@@ -183,7 +189,7 @@ class Archive:
         """What opens it, and which engines judge its members: neither, where clamd's verdict suffices."""
         if opening.readers:
             return opening.readers, (self._clamav, *self._others)
-        if self._others and opening.kind not in _WITHOUT_MEMBERS:
+        if self._others and opening.kind not in _WITHOUT_MEMBERS and not opening.encryption:
             return (Reader.LIBARCHIVE,), self._others
         return (), ()
 
@@ -195,10 +201,13 @@ class Archive:
         """What is said about a container's members; each reader's view of them counts."""
         if isinstance(opening, Reason):
             return _unscannable(opening)
+        if opening.encryption and not await self._needs_password(file, sample):
+            return _unscannable(Reason.AMBIGUOUS)
         readers, engines = self._asked_about(opening)
         if readers and depth > self._limits.depth:
             return _unscannable(Reason.LIMIT)
-        worst, views = self._clean, [_View(reader, engines, depth) for reader in readers]
+        worst = _unscannable(*sorted(opening.encryption)) if opening.encryption else self._clean
+        views = [_View(reader, engines, depth) for reader in readers]
         for view in views:
             if not depth:  # innocent contents are the same, and are not to cost twice
                 file.allowance = self._allowance(file.allowance.deadline)
@@ -208,6 +217,12 @@ class Archive:
         if any(view.contents != views[0].contents for view in views):
             worst = _worse(worst, _unscannable(Reason.READERS_DISAGREE))
         return worst
+
+    async def _needs_password(self, file: _Examination, sample: Sample) -> bool:
+        """A PDF that clamd opens everybody does, and reads what clamd did not see in it."""
+        if not is_pdf(_part_of(sample)):
+            return True
+        return (await _asked(file, self._clamav, sample)).reason is Reason.ENCRYPTED_DOCUMENT
 
     async def _seen(self, file: _Examination, sample: Sample, view: _View) -> Report:
         """What is said about the members that one reader sees."""
@@ -276,13 +291,12 @@ class _Examination:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time that does not count."""
-        now = asyncio.get_running_loop().time
-        began = now()
+        """Time that does not count. Uvloop's own clock stands still between its turns."""
+        began = time.monotonic()
         try:
             yield
         finally:
-            self.allowance.deadline += now() - began
+            self.allowance.deadline += time.monotonic() - began
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -316,7 +330,7 @@ class _View:
 
 def _part_of(sample: Sample) -> Part:
     """A small one is read once."""
-    if sample.size <= _AT_ONCE:
+    if sample.size <= _READ_ONCE:
         return Part.of(sample.head(sample.size))
     return Part(sample.read, 0, sample.size)
 
@@ -329,12 +343,17 @@ def _kind_of(sample: Sample, opening: Opening | Reason) -> str:
     return found.kind if found is not None else "pdf" if is_pdf(part) else "other"
 
 
-async def _has_container_inside(part: Part) -> bool:
-    for bit, found in enumerate(search_for_container(part)):
+async def _has_container_inside(file: _Examination, part: Part) -> bool:
+    """Raises Unsure where time is over first, and for what is in the part."""
+    now, began = asyncio.get_running_loop().time, time.monotonic()
+    for found in search_for_container(part):
         if found:
             return True
-        if bit > _BITS_AT_ONCE or part.size > _AT_ONCE:
-            await asyncio.sleep(0)
+        if time.monotonic() - began > _AT_A_GO:
+            with file.waiting():
+                await asyncio.sleep(0)
+            require(now() < file.allowance.deadline, Reason.TIME_LIMIT)
+            began = time.monotonic()
     return begins_tar_later(part)
 
 
@@ -361,14 +380,19 @@ async def _asked(file: _Examination, engine: Engine, sample: Sample) -> Report:
     return report
 
 
-def _unscannable(reason: Reason) -> Report:
-    return Report(Archive.name, Outcome.UNSCANNABLE, reason=reason)
+def _unscannable(reason: Reason, *also: Reason) -> Report:
+    return Report(Archive.name, Outcome.UNSCANNABLE, reason=reason, also=frozenset(also))
 
 
 def _worse(one: Report, other: Report) -> Report:
-    """The first of two that weigh the same."""
-    return max(one, other, key=lambda report: (report.outcome, report.reason not in _ENCRYPTED))
+    """The first of two that weigh the same; the reasons of both, where that is all that is wrong."""
+    worst = max(one, other, key=lambda report: (report.outcome, report.reason not in _ENCRYPTED))
+    if worst.outcome is not Outcome.UNSCANNABLE:
+        return worst
+    reasons = {reason for each in (one, other) for reason in (each.reason, *each.also) if reason is not None}
+    return replace(worst, also=frozenset(reasons - {worst.reason}))
 
 
 def _digest(names: Sequence[str], limits: Limits) -> str:
-    return hashlib.sha256(repr((sorted(names), limits)).encode()).hexdigest()[:16]
+    """Of all that a verdict depends on, beside the rules."""
+    return hashlib.sha256(repr((sorted(names), limits, library_digest())).encode()).hexdigest()[:16]

@@ -40,6 +40,9 @@ _FORMATS = (
 # archive.h: the formats that are read from beginning to end, so that we see whether something is left.
 _CPIO, _TAR, _EMPTY, _AR, _RAW, _LHA, _WARC = (at << 16 for at in (0x1, 0x3, 0x6, 0x7, 0x9, 0xB, 0xF))
 _SEQUENTIAL = {_CPIO, _TAR, _EMPTY, _AR, _RAW, _LHA, _WARC}
+_RAR, _SEVENZIP = 0xD0000, 0xE0000
+# Their headers may be encrypted, too.
+_HIDES_HEADERS = {_RAR, _SEVENZIP}
 _FAMILY = 0xFF0000
 # A filter and, always last, the file itself.
 _ONE_LAYER = 2
@@ -49,6 +52,7 @@ _PYBUF_READ = 0x100
 
 _append_filter = ffi.ffi("read_append_filter", [c_void_p, c_int], c_int, ffi.check_int)
 _format = ffi.ffi("format", [c_void_p], c_int)
+_entries_begun = ffi.ffi("file_count", [c_void_p], c_int)
 _is_encrypted = ffi.ffi("entry_is_encrypted", [c_void_p], c_int)
 _has_encrypted = ffi.ffi("read_has_encrypted_entries", [c_void_p], c_int)
 _support = {name: ffi.get_read_format_function(name) for name in (*_FORMATS, "raw", "empty")}
@@ -58,25 +62,38 @@ _memory_at.restype = ctypes.py_object
 
 
 def entries(container: memoryview) -> Iterator[Entry]:
-    """All entries of what lies in writable memory; raises Unreadable, also for bytes behind the last one."""
+    """All entries of what lies in writable memory, without the content of those behind a password.
+
+    Raises Unreadable, also for bytes behind the last one, and at the end where something has a password.
+    """
     archive = ffi.read_new()
     try:
         with _translated(archive):
             _open(archive, container)
             yield from _entries(archive)
             _require_end(archive, container)
+            _require_readable(archive)
     finally:
         ffi.read_free(archive)
 
 
 def _entries(archive: int) -> Iterator[Entry]:
-    entry = ffi.entry_new()
-    while _certain(ffi.read_next_header2(archive, entry)) != ffi.ARCHIVE_EOF:
-        if _is_encrypted(entry):
-            raise Unreadable(Reason.ENCRYPTED_ARCHIVE)
+    entry, encrypted = ffi.entry_new(), False
+    while _certain(_next_header(archive, entry, encrypted)) != ffi.ARCHIVE_EOF:
+        encrypted = bool(_is_encrypted(entry))
         # A gzip may name its content, but whoever unpacks it goes by the name of the file.
         path = b"" if _kind(archive) == _RAW else ffi.entry_pathname(entry) or b""
-        yield Entry(path, _content(archive, entry))
+        yield Entry(path, () if encrypted else _content(archive, entry))
+
+
+def _next_header(archive: int, entry: int, encrypted: bool) -> int:  # noqa: FBT001 - of the entry before
+    """In a 7z it cannot skip what is encrypted: only more of that lies behind it (`containers.sevenzip`)."""
+    try:
+        return int(ffi.read_next_header2(archive, entry))
+    except ArchiveError:
+        if encrypted and _kind(archive) == _SEVENZIP:
+            raise Unreadable(Reason.ENCRYPTED_ARCHIVE) from None
+        raise
 
 
 def _content(archive: int, entry: int) -> Iterator[Piece]:
@@ -155,12 +172,15 @@ def _read_from(archive: int, container: memoryview) -> None:
 
 def _require_end(archive: int, container: memoryview) -> None:
     """Nothing but zeros may follow: another reader could go on there."""
-    if _has_encrypted(archive) > 0:
-        raise Unreadable(Reason.ENCRYPTED_ARCHIVE)
     if _kind(archive) in _SEQUENTIAL:
         for at in range(ffi.filter_bytes(archive, -1), len(container), STEP):
             if bytes(container[at : at + STEP]).strip(b"\0"):
                 raise Unreadable(Reason.AMBIGUOUS)
+
+
+def _require_readable(archive: int) -> None:
+    if _has_encrypted(archive) > 0:
+        raise Unreadable(Reason.ENCRYPTED_ARCHIVE)
 
 
 def _kind(archive: int) -> int:
@@ -187,7 +207,7 @@ def _reason(archive: int, error: ArchiveError) -> Reason:
         return Reason.LIMIT
     if not _kind(archive):  # it recognises nothing, and libarchive 3.6 crashes on the next question
         return Reason.AMBIGUOUS
-    if _has_encrypted(archive) > 0:
+    if _entries_begun(archive) <= 1 and _kind(archive) in _HIDES_HEADERS and _has_encrypted(archive) > 0:
         return Reason.ENCRYPTED_ARCHIVE
     # A feature of the format that it knows of, and no more, or damage.
     return Reason.AMBIGUOUS if error.retcode == ffi.ARCHIVE_FAILED else Reason.DAMAGED

@@ -23,16 +23,20 @@ _COMPLAINTS = (
 
 
 def entries(container: memoryview) -> Iterator[Entry]:
-    """All members of the central directory; raises Unreadable."""
+    """All members of the central directory, without the content of those behind a password.
+
+    Raises Unreadable, at the end where something has a password.
+    """
     with _translated():
         archive = zipfile.ZipFile(io.BufferedReader(_View(container), STEP))
     for info in archive.infolist():
-        yield Entry(info.filename.encode(errors="surrogatepass"), _pieces(archive, info))
+        path = info.filename.encode(errors="surrogatepass")
+        yield Entry(path, () if info.flag_bits & _ENCRYPTED else _pieces(archive, info))
+    if any(info.flag_bits & _ENCRYPTED for info in archive.infolist()):
+        raise Unreadable(Reason.ENCRYPTED_ARCHIVE)
 
 
 def _pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Piece]:
-    if info.flag_bits & _ENCRYPTED:
-        raise Unreadable(Reason.ENCRYPTED_ARCHIVE)
     size = 0
     with _translated(), archive.open(info) as content:
         while piece := content.read(STEP):

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 
 from scanner.containers.readers import Reader
-from scanner.unpacking import by_libarchive, by_zipfile
+from scanner.unpacking import by_libarchive, by_ole2, by_pdf, by_zipfile
 from scanner.unpacking.allowance import Unreadable
 from scanner.unpacking.entry import Entry, Piece
 from scanner.unpacking.protocol import (
@@ -33,6 +33,8 @@ from scanner.verdict import Reason
 READERS: dict[str, Callable[[memoryview], Iterator[Entry]]] = {
     Reader.LIBARCHIVE: by_libarchive.entries,
     Reader.ZIPFILE: by_zipfile.entries,
+    Reader.OLE2: by_ole2.entries,
+    Reader.PDF: by_pdf.entries,
 }
 
 

@@ -17,6 +17,7 @@ import scanner
 from scanner.errors import EngineError
 from scanner.events import ProcessChanged, Publish
 from scanner.media import reopened
+from scanner.unpacking.library import LIBRARY
 from scanner.unpacking.protocol import (
     LONGEST_TEXT,
     Broken,
@@ -35,7 +36,7 @@ from scanner.unpacking.worker import Worker
 NAME = "unpacking"
 TEMPLATE = "scanner.unpacking.template"
 # libarchive-c looks there first, and then asks other programs.
-_ENVIRONMENT = {"LIBARCHIVE": "libarchive.so.13", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+_ENVIRONMENT = {"LIBARCHIVE": LIBRARY, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 _ATTEMPTS = 3
 # To load the libraries, on a machine that is busy; to fork.
 _START_TIMEOUT, _FORK_TIMEOUT = 5.0, 2.0

@@ -7,9 +7,7 @@ import pytest
 
 from scanner.containers.inspection import STEP
 from scanner.verdict import Reason
-from tests.archives import SOUND, judged, tar_of, zip_of
-
-OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+from tests.archives import SOUND, judged, tar_of
 
 
 def pdf(*objects: bytes, trailer: bytes = b"/Encrypt 999 0 R") -> bytes:
@@ -116,20 +114,3 @@ def test_a_pdf_that_takes_too_long_has_its_end() -> None:
 def test_an_empty_stream_where_two_steps_meet_is_seen_whole(before: int) -> None:
     beginning = b"% " + b"x" * (STEP + 8 * 1024 - before - 40) + b"\n"
     assert judged(pdf(beginning + stream(b"<< /Length 0 >>", b""), FILTERED)) is None
-
-
-def test_an_office_file_behind_a_password_is_an_encrypted_document() -> None:
-    document = OLE2 + bytes(1024) + "EncryptedPackage".encode("utf-16-le") + bytes(300_000)
-    assert judged(document) is Reason.ENCRYPTED_DOCUMENT
-    assert judged(zip_of({"mail.doc": document})) is Reason.ENCRYPTED_DOCUMENT
-
-
-def test_an_old_office_file_is_plain_even_with_a_new_one_inside() -> None:
-    inner = zip_of({"xl/workbook.xml": b"<workbook/>"})
-    assert judged(OLE2 + bytes(1016)) is None
-    assert judged(OLE2 + bytes(1016) + inner + b"\1" * 512) is None
-
-
-def test_an_old_office_file_with_a_dubious_archive_inside_is_ambiguous() -> None:
-    inner = zip_of({"xl/workbook.xml": b"<workbook/>"}, method=14)
-    assert judged(OLE2 + bytes(1016) + inner + b"\1" * 512) is Reason.AMBIGUOUS

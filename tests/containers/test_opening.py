@@ -6,7 +6,7 @@ from scanner.containers.inspection import Part
 from scanner.containers.opening import Opening, inspect
 from scanner.containers.readers import Reader
 from scanner.verdict import Reason
-from tests.archives import TEXT, delivered, dubious, judged, zip_of
+from tests.archives import TEXT, delivered, dubious, judged, tar_of, zip_of
 
 
 def test_what_is_no_container_is_opened_with_nothing() -> None:
@@ -24,6 +24,14 @@ def test_nobody_waiting_is_out_of_time() -> None:
 def test_the_kind_is_told_of_what_must_be_opened() -> None:
     answer = inspect(Part.of(zip_of({"a": TEXT}, method=14)), 1.0)
     assert answer == Opening("zip", (Reader.LIBARCHIVE,))
+
+
+def test_what_is_encrypted_is_told_of_what_is_opened_for_the_rest() -> None:
+    encrypted = zip_of({"META-INF/manifest.xml": b"<encryption-data/>"})
+    told = frozenset({Reason.ENCRYPTED_DOCUMENT})
+    for archive in (encrypted, tar_of({"a": encrypted, "b": TEXT})):
+        answer = inspect(Part.of(archive), 1.0)
+        assert answer == Opening("zip" if archive is encrypted else "tar", (Reader.LIBARCHIVE,), told)
 
 
 @pytest.mark.slow

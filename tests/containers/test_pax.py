@@ -46,11 +46,14 @@ def holes(data: bytes, *records: tuple[bytes, bytes]) -> None:
 
 
 MAPPED = (b"size", b"9"), (b"numblocks", b"1")
+PIECES = (b"offset", b"1"), (b"numbytes", b"2"), (b"offset", b"4"), (b"numbytes", b"3")
 STORED = (b"major", b"1"), (b"minor", b"0"), (b"realsize", b"9"), (b"name", b"x")
 
 
 def test_a_map_that_says_where_all_data_go_is_sound() -> None:
     holes(b"hello", *MAPPED, (b"map", b"4,5"))
+    holes(b"hello", *MAPPED, (b"offset", b"4"), (b"numbytes", b"5"))
+    holes(b"hello", MAPPED[0], (b"numblocks", b"2"), *PIECES)
     holes(b"2\n0\n1\n4\n5\n".ljust(512, b"\0") + b"-hello", *STORED)
     holes(b"0\n".ljust(512, b"\0"), *STORED)
 
@@ -59,6 +62,31 @@ def test_a_map_that_says_where_all_data_go_is_sound() -> None:
 def test_another_map_is_not(places: bytes) -> None:
     with pytest.raises(Unsure):
         holes(b"hello", *MAPPED, (b"map", places))
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        (*MAPPED, *PIECES),
+        (*MAPPED, (b"numbytes", b"5"), (b"offset", b"4")),
+        (*MAPPED, (b"offset", b"4")),
+        (*MAPPED, (b"offset", b"4"), (b"numbytes", b"5,6,0")),
+        (MAPPED[0], (b"numblocks", b"2"), (b"offset", b"1"), (b"numbytes", b"2,4,3")),
+        (*MAPPED[::-1], (b"offset", b"4"), (b"numbytes", b"5")),
+        (*MAPPED, (b"offset", b"4"), (b"numbytes", b"5"), (b"map", b"4,5")),
+        (*MAPPED, (b"offset", b"4"), (b"name", b"x"), (b"numbytes", b"5")),
+        (*MAPPED, (b"offset", b"5"), (b"numbytes", b"5")),
+    ],
+)
+def test_nor_are_other_pieces(records: tuple[tuple[bytes, bytes], ...]) -> None:
+    with pytest.raises(Unsure):
+        holes(b"hello", *records)
+
+
+def test_nor_is_a_piece_in_the_value_of_something_else() -> None:
+    piece = record(b"GNU.sparse.offset", b"7")
+    with pytest.raises(Unsure):
+        sparse_records(record(b"GNU.sparse.size", b"9") + record(b"comment", b"x\n" + piece))
 
 
 @pytest.mark.parametrize(

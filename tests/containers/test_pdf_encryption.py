@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-import re
 import zlib
 
 import pytest
 
-from scanner.containers.inspection import STEP, Part
-from scanner.containers.pdf_encryption import is_plain, matches, top_level
+from scanner.containers.pdf_encryption import is_plain
 from scanner.verdict import Reason
 from tests.archives import judged
 
@@ -68,24 +66,6 @@ def test_what_clamd_and_readers_may_decrypt_in_two_ways_is_an_encrypted_document
     parts: tuple[bytes, ...],
 ) -> None:
     assert judged(pdf(*parts)) is Reason.ENCRYPTED_DOCUMENT
-
-
-def test_names_and_values_of_a_dictionary_are_those_of_its_top_level() -> None:
-    text = b"<< /A /B /C 5 0 R /D << /A [/A /A] >> /E [/F] /G (>>) /H <00> /I true >> /J"
-    expected = {b"/A": b"/B", b"/C": b"5", b"/D": b"<<", b"/E": b"[", b"/G": b"(>>)"}
-    assert top_level(text) == expected | {b"/H": b"<00>", b"/I": b"true"}
-
-
-@pytest.mark.parametrize("text", [b"", b"[]", b"<< /A 1", b"<< /A 1 /A 2 >>", b"<< % \n >>", b"<< /A (( >>"])
-def test_what_is_no_sound_dictionary_has_no_names(text: bytes) -> None:
-    assert top_level(text) is None
-
-
-def test_matches_are_found_once_wherever_steps_meet() -> None:
-    for before in (STEP - 4, STEP - 1, STEP, STEP + 1):
-        content = b"x" * before + b"/Encrypt"
-        found = matches(Part.of(content), re.compile(b"/Encrypt"))
-        assert [offset for offset, _ in found] == [before]
 
 
 def test_what_is_encrypted_does_not_unpack() -> None:

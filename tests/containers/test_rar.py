@@ -5,6 +5,8 @@ import zlib
 
 import pytest
 
+from scanner.containers.inspection import Part
+from scanner.containers.opening import Opening, inspect
 from scanner.verdict import Reason
 from tests.archives import SOUND, TEXT, delivered, judged, rar4_of, rar5_of, zip_of
 
@@ -41,6 +43,29 @@ def test_what_is_encrypted_is_told() -> None:
     assert (
         judged(b"Rar!\x1a\x07\1\0" + struct.pack("<L", zlib.crc32(body)) + body) is Reason.ENCRYPTED_ARCHIVE
     )
+
+
+@pytest.mark.parametrize(
+    ("readable", "encrypted"),
+    [
+        (rar4_of({"a": TEXT}), rar4_of({"b": TEXT}, flags=0x04)),
+        (rar5_of({"a": TEXT}), rar5_of({"b": TEXT}, extra=b"\5\1abcd")),
+    ],
+)
+def test_what_needs_no_password_is_opened_beside_what_does(readable: bytes, encrypted: bytes) -> None:
+    """Before it or behind it; where nothing else is there, nothing is opened."""
+    told = frozenset({Reason.ENCRYPTED_ARCHIVE})
+    assert inspect(Part.of(encrypted), 1.0) == Opening("rar", (), told)
+    for archive in (mixed(readable, encrypted), mixed(encrypted, readable)):
+        assert inspect(Part.of(archive), 1.0) == Opening("rar", SOUND, told)
+
+
+def mixed(one: bytes, other: bytes) -> bytes:
+    """The members of both, in this order."""
+    begin, end = (20, 7) if one.startswith(b"Rar!\x1a\x07\0") else (16, 8)
+    assert one[:begin] == other[:begin]
+    assert one[-end:] == other[-end:]
+    return one[:-end] + other[begin:]
 
 
 def test_parts_of_something_larger_are_ambiguous() -> None:

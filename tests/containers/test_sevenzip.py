@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import time
 import zlib
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import py7zr
 import pytest
 
+from scanner.containers.inspection import Part
+from scanner.containers.opening import Opening, inspect
 from scanner.verdict import Reason
 from tests.archives import SOUND, TEXT, delivered, judged, sevenzip_of, zip_of
 
@@ -46,6 +49,26 @@ def test_a_password_makes_it_an_encrypted_archive() -> None:
         judged(sevenzip_of({"first": b"content", "text": TEXT}, LZMA2, aes, password="secret"))
         is Reason.ENCRYPTED_ARCHIVE
     )
+
+
+def two_folders(*coders: bytes) -> bytes:
+    """A 7z of two files, each of 4 bytes in a folder of its own."""
+    packed = b"\6\0\2\x09\4\4\0"
+    folders = b"\7\x0b\2\0" + b"".join(b"\1" + coder for coder in coders) + b"\x0c\4\4\0"
+    names = b"\0" + "a\0b\0".encode("utf-16-le")
+    header = b"\1\4" + packed + folders + b"\0\5\2\x11" + bytes([len(names)]) + names + b"\0\0"
+    start = struct.pack("<QQL", 8, len(header), zlib.crc32(header))
+    return b"7z\xbc\xaf\x27\x1c\0\4" + struct.pack("<L", zlib.crc32(start)) + start + b"onetwoso" + header
+
+
+def test_what_needs_no_password_is_opened_where_it_comes_first() -> None:
+    """As 7-Zip writes it: libarchive gets no further than the first that does."""
+    copy, aes = b"\1\0", b"\x24\6\xf1\7\1\2\x13\0"
+    told = frozenset({Reason.ENCRYPTED_ARCHIVE})
+    assert inspect(Part.of(two_folders(copy, copy)), 1.0) == Opening("sevenzip")
+    assert inspect(Part.of(two_folders(copy, aes)), 1.0) == Opening("sevenzip", SOUND, told)
+    assert inspect(Part.of(two_folders(aes, aes)), 1.0) == Opening("sevenzip", (), told)
+    assert inspect(Part.of(two_folders(aes, copy)), 1.0) is Reason.AMBIGUOUS
 
 
 def test_members_are_looked_into() -> None:

@@ -41,9 +41,16 @@ def test_inputs_that_are_bound_twice_are_ambiguous(bound: bytes) -> None:
 
 
 def test_a_password_is_told() -> None:
-    with pytest.raises(Unsure) as raised:
-        read_streams(streams(b"\x04\6\xf1\7\1"))
-    assert raised.value.reason is Reason.ENCRYPTED_ARCHIVE
+    encrypted, readable = b"\x04\6\xf1\7\1", b"\1\0"
+    for coders, bound, expected in (
+        ((encrypted,), b"", True),
+        ((LZMA, encrypted), b"\0\1", True),
+        ((encrypted, LZMA), b"\0\1", True),
+        ((readable,), b"", False),
+        ((LZMA, readable), b"\0\1", False),
+    ):
+        (folder,) = read_streams(streams(*coders, bound=bound, sizes=b"\5" * len(coders))).folders
+        assert folder.encrypted is expected
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from scanner.unpacking.allowance import Unreadable
 from scanner.unpacking.by_libarchive import entries, version
 from scanner.verdict import Reason
-from tests.archives import dubious, encrypted, innocent, tar_of, zip_of
+from tests.archives import TEXT, dubious, encrypted, innocent, locked, tar_of, zip_of
 
 FIRST = b"hello first" * 10
 _NOT_KNOWN = {
@@ -73,6 +73,37 @@ def test_what_programs_write_comes_out_whole() -> None:
 def test_what_is_encrypted_is_said_to_be() -> None:
     for kind, data in encrypted(FIRST).items():
         assert (kind, reason(data)) == (kind, Reason.ENCRYPTED_ARCHIVE)
+
+
+def until_refused(data: bytes) -> tuple[dict[bytes, bytes], Reason]:
+    found = {}
+    try:
+        for path, pieces in entries(memoryview(bytearray(data))):
+            found[path] = b"".join(map(bytes, pieces))
+    except Unreadable as refusal:
+        return found, refusal.reason
+    raise AssertionError("it was read to its end")
+
+
+@pytest.mark.slow
+def test_what_needs_no_password_comes_out_wherever_it_lies() -> None:
+    for kind, data in locked(FIRST).items():
+        if kind.startswith(("zip-of", "tar-of")):
+            continue
+        found, told = until_refused(data)
+        assert (kind, found, told) == (kind, {b"first": FIRST, b"text": b""}, Reason.ENCRYPTED_ARCHIVE)
+
+
+def test_damage_is_not_taken_for_a_password() -> None:
+    archive = bytearray(zip_of({"locked": b"x" * 20, "plain": TEXT}))
+    for signature, flags in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        archive[archive.index(signature) + flags] |= 1
+    assert until_refused(bytes(archive)) == (
+        {b"locked": b"", b"plain": TEXT},
+        Reason.ENCRYPTED_ARCHIVE,
+    )
+    archive[archive.index(b"plain") + 7] ^= 0xFF
+    assert until_refused(bytes(archive))[1] is Reason.DAMAGED
 
 
 # -- single compressed files ---------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
+from itertools import islice
 
 import pytest
 
@@ -94,3 +95,16 @@ def test_a_member_that_says_it_is_shorter_than_it_is_ends_there() -> None:
     crc = struct.pack("<I", zlib.crc32(b"some"))
     shorter = in_both(in_both(STORED, 22, 24, b"\4"), 14, 16, crc)
     assert read(shorter) == [(b"name", b"some")]
+
+
+def test_what_is_behind_a_password_is_left_out_and_told_at_the_end() -> None:
+    """Whatever comes behind it is read."""
+    archive = bytearray(zip_of({"locked": b"x" * 20, "plain": b"plain content"}, zipfile.ZIP_STORED))
+    for signature, flags in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        archive[archive.index(signature) + flags] |= 1
+    members = entries(memoryview(archive))
+    found = [(path, b"".join(map(bytes, pieces))) for path, pieces in islice(members, 2)]
+    assert found == [(b"locked", b""), (b"plain", b"plain content")]
+    with pytest.raises(Unreadable) as caught:
+        next(members)
+    assert caught.value.reason is Reason.ENCRYPTED_ARCHIVE
