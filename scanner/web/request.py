@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from uuid import uuid4
+from secrets import token_hex
 
 from aiohttp import HttpVersion11, web
 from multidict import MultiMapping
@@ -36,7 +36,7 @@ class Request:
     language: Language = "en"
     deadline: float = field(init=False)
     began: float = field(init=False)
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: token_hex(16))
     ref: MediaRef | None = None
     checked: bool = True  # as in `Caller`
 
