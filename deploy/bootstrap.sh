@@ -53,6 +53,7 @@ missing_to_test() {
     command_or lz4 lz4
     command_or lzip lzip
     command_or mksquashfs squashfs-tools
+    command_or pdfdetach poppler-utils
     command_or qpdf qpdf
     office=/usr/lib/libreoffice/program
     file_or $office/libswlo.so libreoffice-writer-nogui

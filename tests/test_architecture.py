@@ -122,6 +122,7 @@ WITHOUT_SOURCE = {
     "test_archive_fuzz.py",
     "test_archive_innocence.py",
     "test_archive_ole2.py",
+    "test_archive_pdf.py",
     "test_archive_speed.py",
     "test_bootstrap.py",
     "test_docs.py",

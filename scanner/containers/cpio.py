@@ -28,6 +28,20 @@ _OLD = _Dialect(76, re.compile(rb"[0-7]{70}"), 8, slice(18, 24), slice(59, 65), 
 _DIALECTS = {b"070701": _NEW, b"070702": _NEW, b"070707": _OLD}
 _LAST = b"TRAILER!!!\0"
 _MAX_NAME = 4096
+# 7-Zip takes longer ones than we do.
+_MAX_NAME_FOUND = 64 * 1024
+
+
+def begins_cpio(part: Part, offset: int) -> bool:
+    """Whether a zero ends the name, if there is one: else 7-Zip goes no further (tried, 26.02)."""
+    dialect = _DIALECTS[part.read(offset, 6)]
+    digits = part.read(offset, dialect.header)[dialect.name_size]
+    try:
+        size = int(digits, dialect.base)
+    except ValueError:
+        return False
+    end = offset + dialect.header + size
+    return not size or (size <= _MAX_NAME_FOUND and part.read(end - 1, 1) == b"\0")
 
 
 def check_cpio(part: Part, inspection: Inspection) -> None:

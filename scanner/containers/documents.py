@@ -54,6 +54,14 @@ def check_pdf(part: Part, inspection: Inspection, *, alone: bool = True) -> None
         inspection.is_encrypted(Reason.ENCRYPTED_DOCUMENT)
 
 
+def check_headless_pdf(part: Part, inspection: Inspection) -> None:
+    """What is called a PDF is opened as one, whatever it begins with (tried: poppler, MuPDF, qpdf, pdf.js).
+
+    Clamd goes by its beginning. So nothing may be attached to what has objects of a PDF.
+    """
+    _check_attachments(Document(part, inspection), inspection, alone=False)
+
+
 def _check_attachments(document: Document, inspection: Inspection, *, alone: bool) -> None:
     if document.attaches():
         require(alone)

@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 
+from scanner.containers.cpio import begins_cpio
 from scanner.containers.inspection import SEARCHED, STEP, Part, require
 from scanner.containers.rar import begins_rar
 from scanner.containers.sevenzip import is_7z
@@ -176,7 +177,7 @@ _CONFIRM: dict[bytes, Callable[[Part, int], bool]] = {
     b"BZ": _is_long_enough,
     b"\x28\xb5": _is_zstd,
     b"us": _is_tar,
-    b"07": _is_long_enough,
+    b"07": begins_cpio,
     b"xa": _is_long_enough,
     b"MS": lambda part, offset: part.read(offset, 4) == b"MSCF" or _is_wim(part, offset),
     b"hs": _is_squashfs,

@@ -42,7 +42,7 @@ def check_ole2(part: Part, inspection: Inspection) -> None:
     compound = CompoundFile(part)
     streams = list(compound.streams())
     _check_end(part, streams, inspection)
-    _check_rest(part, [stream for stream in streams if _check_stream(stream, inspection)])
+    _check_rest(part, [stream for stream in streams if _check_stream(stream, inspection)], inspection)
     if any(_is_encrypted(stream) for stream in streams):
         inspection.is_encrypted(Reason.ENCRYPTED_DOCUMENT)
     if _is_misread(part, compound) or any(_is_hidden(stream, inspection) for stream in streams):
@@ -89,13 +89,14 @@ def _ends_at(stream: Stream, end: int) -> bool:
     return zip_end(stream.content) == end - stream.offset
 
 
-def _check_rest(part: Part, containers: Sequence[Stream]) -> None:
+def _check_rest(part: Part, containers: Sequence[Stream], inspection: Inspection) -> None:
     """Whoever does not know the directory finds a container anywhere; these have been looked into."""
     raw, begin = part.with_zips_seen(), 0
     places = sorted(
         (stream.offset, stream.content.size) for stream in containers if stream.offset is not None
     )
     for place, size in [*places, (SEARCHED, 0)]:
+        inspection.check_time()
         require(not contains_container(raw, begin, min(place, SEARCHED)))
         begin = place + size
     require(not begins_tar_later(part))

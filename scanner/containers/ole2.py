@@ -8,6 +8,7 @@ chain may be too long, orphans may lie about. Costs no more than the file's size
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,11 +69,12 @@ class CompoundFile:
         _, fats, directory, _, _, mini_fat, mini_fats, difat, _ = numbers
         self.sector = 1 << int(shift)
         self._used = bytearray(max(0, -(-(part.size - self.sector) // self.sector)))
-        self._fat = self._numbers(self._fat_sectors(fats, difat))
-        self._mini_fat = self._numbers(self._chain(mini_fat, mini_fats))
+        self._fat = self._table(self._fat_sectors(fats, difat), len(self._used))
+        mini_sectors = self._chain(mini_fat, mini_fats)
         self._nodes = self._directory(directory)
-        self._mini_used = bytearray(len(self._mini_fat))
         root = self._nodes[0]
+        self._mini_fat = self._table(mini_sectors, -(-min(root.size, part.size) // _MINI))
+        self._mini_used = bytearray(len(self._mini_fat))
         self._mini = self._gathered(self._chain(root.start, self._count(root.size)), root.size)
 
     def streams(self) -> Iterator[Stream]:
@@ -103,7 +105,7 @@ class CompoundFile:
         found = list(struct.unpack("<109L", self._whole(_IN_HEADER_AT, 4 * _IN_HEADER)))
         while len(found) < count:
             self._claim(difat)
-            *more, difat = self._numbers([difat])
+            *more, difat = self._numbers(difat)
             found += more
         for number in found[:count]:
             self._claim(number)
@@ -126,12 +128,15 @@ class CompoundFile:
         require(len(content) == size, Reason.DAMAGED)
         return content
 
-    def _numbers(self, sectors: Sequence[int]) -> list[int]:
-        found: list[int] = []
-        for number in sectors:
-            content = self._whole((number + 1) * self.sector, self.sector)
-            found += struct.unpack(f"<{self.sector // 4}L", content)
-        return found
+    def _numbers(self, number: int) -> tuple[int, ...]:
+        return struct.unpack(f"<{self.sector // 4}L", self._whole((number + 1) * self.sector, self.sector))
+
+    def _table(self, sectors: Sequence[int], wanted: int) -> array[int]:
+        """At least so many numbers, if there are, if there are: a hostile file may be full of them."""
+        table = array("I")
+        for number in sectors[: -(-wanted // (self.sector // 4))]:
+            table.extend(self._numbers(number))
+        return table
 
     def _gathered(self, sectors: list[int], size: int) -> Part:
         return gathered(self._part, [(number + 1) * self.sector for number in sectors], self.sector, size)
@@ -196,12 +201,13 @@ class CompoundFile:
 def gathered(base: Part, offsets: list[int], unit: int, size: int) -> Part:
     """The `size` bytes that lie in `base` in units at these offsets: a slice where one follows the other.
 
-    Unsure (damaged) where the last one does not fit.
+    Unsure (damaged) where one does not fit.
     """
     if not offsets:
         return base.slice(0, 0)
     behind = len(offsets) - 1
-    require(offsets[-1] + size - behind * unit <= base.size, Reason.DAMAGED)
+    ends = max(offsets[:-1], default=-unit) + unit, offsets[-1] + size - behind * unit
+    require(max(ends) <= base.size, Reason.DAMAGED)
     breaks = [i for i, (one, other) in enumerate(pairwise(offsets), 1) if other != one + unit]
     if not breaks:
         return base.slice(offsets[0], size)

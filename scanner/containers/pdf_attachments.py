@@ -4,9 +4,10 @@ It misses some that any reader saves: `octet-stream` in the dictionary suffices,
 before it (tried, 1.4.6). So attached files are taken out, and judged like files of their own.
 
 Whatever attaches one (attachments, portfolios, associated files, rich media) does so by an /EF dictionary
-(ISO 32000-1, 7.11.4), which may lie in an object stream, whose dictionary has /First (7.5.7). So all object
-streams are read. They, and what an /EF may refer to, must be written as programs write it: a filter that we
-do not undo is Unsure there, and nowhere else, since pictures have them.
+(ISO 32000-1, 7.11.4), LibreOffice also by /AdditionalStreams. Both may lie in an object stream, whose
+dictionary has /First (7.5.7), so all object streams are read. They, and what is referred to so, must be
+written as programs write it: a filter that we do not undo is Unsure there, and nowhere else, since pictures
+have them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from scanner.containers.inspection import MAX_HELD, MAX_MEMBERS, Inspection, Part, Unsure, ambiguous, require
 from scanner.containers.pdf_decryption import Decryption
 from scanner.containers.pdf_objects import (
+    GAP,
     LONGEST,
     WHITE,
     Header,
@@ -32,11 +34,24 @@ from scanner.containers.pdf_objects import (
 from scanner.containers.streams import Inflater
 from scanner.verdict import Reason
 
-_ATTACHES = re.compile(name_pattern(b"EF") + rb"(?=[\0\t\n\f\r %<])")
+_WHITE = rb"[\0\t\n\f\r ]"
+_ATTACHES = re.compile(name_pattern(b"EF") + rb"(?=[\0\t\n\v\f\r %<])")
+# LibreOffice's own way: what it opens instead of the PDF, each behind its media type.
+_HYBRID = re.compile(name_pattern(b"AdditionalStreams"))
+_STREAMS = re.compile(
+    rb"%b*+\[((?:%b*+/[^\0\s/<>\[\]()%%]++%b++\d{1,10}%b++\d++%b++R)*)%b*+\]" % ((_WHITE,) * 6)
+)
+_NUMBER = re.compile(rb"%b(\d{1,10})%b++\d++%b++R" % ((_WHITE,) * 3))
 _FILES = re.compile(name_pattern(b"F", b"UF", b"DOS", b"Mac", b"Unix"))  # of /EF (table 45)
 _FIRST = re.compile(name_pattern(b"First"))
+_COUNT = re.compile(name_pattern(b"N") + rb"(?=%b*[-+.0-9])" % GAP)
+# What every stream of references has.
+_WIDTHS = re.compile(name_pattern(b"W") + rb"(?=%b*(?:\[|\d++%b++\d++%b*R))" % (GAP, GAP, GAP))
 _NO_OFFSET = re.compile(rb"[\0\t\n\f\r ]*+[A-Za-z/(<>\[\]]")
 _FOLLOWS = re.compile(rb"[\0\t\n\f\r ]{0,32}(?:stream\r?\n|(?P<none>endobj))")
+_ENDS = tuple(bytes([byte]) for byte in b">]0123456789" + WHITE)
+_NOT_CERTAIN = (b"(", b"%", b"stream")
+_CLOSED = re.compile(rb"[^(%<>]{0,256}>>[\0\t\n\f\r ]*+[^%s\0\t\n\f\r ]")
 _NO_STREAM = re.compile(rb"[\0\t\n\f\r ]*+[^%s\0\t\n\f\r ]")
 _NO_DICTIONARY = re.compile(rb"[(\[/ntf]|<[^<]|-?\d{1,10}[\0\t\n\f\r ]++endobj")
 _END = re.compile(rb"[\0\t\n\f\r ]{0,32}endstream")
@@ -47,6 +62,7 @@ _NO_PARAMETERS = (b"null", b"[null]", b"[ null ]")
 # What lies elsewhere, and second names of filters and parameters, by which some programs go.
 _UNUSUAL = (b"/F", b"/FFilter", b"/DP")
 _LARGEST = 16 * 1024 * 1024
+_SHORT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +81,26 @@ class Document:
         self._part = part
         self._inspection = inspection
         self._decryption = decryption
+        self._minds_aliases = False
+        self._seen = set[int]()  # object streams by the ends of their headers
 
     def attaches(self) -> bool:
         """Whether it may have a file attached; raises Unsure."""
-        return any(any(self._found(_ATTACHES, text)) for text in self._texts())
+        return any(
+            any(self._found(_ATTACHES, text)) or any(self._found(_HYBRID, text)) for text in self._texts()
+        )
 
     def attachments(self) -> Iterator[tuple[int, Iterator[bytes]]]:
         """Numbers and contents of all objects that may be an attached file; raises Unsure."""
         numbers = set[int]()
+        self._minds_aliases = True
         for text in self._texts():
             for offset, match in self._found(_FILES, text):
                 number = reference(text, offset + len(match[0]))
                 numbers |= set() if number is None else {number}
                 require(len(numbers) <= MAX_MEMBERS, Reason.LIMIT)
+            for offset, match in self._found(_HYBRID, text):
+                numbers |= _streams(text.read(offset + len(match[0]), LONGEST))
         for header in headers(self._part, self._inspection.check_time):
             if header.number in numbers and (stream := self._stream(header)) is not None:
                 yield header.number, self._pieces(stream)
@@ -96,6 +119,8 @@ class Document:
                 self._require_outline(behind)
             elif not _NO_OFFSET.match(self._part.read(behind, LONGEST)):
                 yield self._object_stream(offset)
+        if any(self._found(_WIDTHS, self._part)):
+            yield from map(self._content, self._without_first())
 
     def _require_outline(self, behind: int) -> None:
         """No stream's dictionary, where somebody may look for an object stream."""
@@ -107,8 +132,43 @@ class Document:
         """What lies in the one in whose dictionary /First is at this offset."""
         header = last_header(self._part, offset)
         stream = self._stream(header) if header is not None else None
-        if stream is None or b"/First" not in stream.values or stream.begin < offset:
+        if header is None or stream is None or b"/First" not in stream.values or stream.begin < offset:
             ambiguous()
+        self._seen.add(header.end)
+        first, content = stream.values[b"/First"], self._content(stream)
+        require(_DIRECT.fullmatch(first))
+        if self._minds_aliases:
+            _check_aliases(content, int(first))
+        return content
+
+    def _without_first(self) -> Iterator[_Stream]:
+        """Other streams with /N, as colour profiles are: MuPDF reads objects from them, too (tried, 1.28).
+
+        Only by a stream of references, which old documents have not.
+        """
+        last = None
+        for offset, match in self._found(_COUNT, self._part):
+            if self._has_no_stream(offset + len(match[0])):
+                continue
+            header = last_header(self._part, offset)
+            if header is None:
+                require(b"obj" not in self._part.read(max(0, offset - LONGEST), min(offset, LONGEST)))
+                continue
+            if header == last or header.end in self._seen:
+                continue
+            last, stream = header, self._stream(header)
+            if stream is not None and stream.begin > offset and b"/N" in stream.values:
+                yield stream
+
+    def _has_no_stream(self, behind: int) -> bool:
+        """Whether no stream follows the dictionary in which this is, for certain."""
+        text = self._part.read(behind, LONGEST)
+        if _CLOSED.match(text):
+            return True
+        before, end, _ = text.partition(b"endobj")
+        return bool(end) and before[-1:] in _ENDS and not any(word in before for word in _NOT_CERTAIN)
+
+    def _content(self, stream: _Stream) -> Part:
         content = bytearray()
         for piece in self._pieces(stream):
             self._inspection.spend(len(piece))
@@ -134,7 +194,7 @@ class Document:
     def _pieces(self, stream: _Stream) -> Iterator[bytes]:
         """What other programs make of the stream; where it makes no sense decrypted, there is a password."""
         data = self._data(stream)
-        if not _is_deflated(stream.values):
+        if not _is_deflated(stream.values) or not data.size:  # an empty file, by qpdf
             yield from (piece for _, piece in data.steps())
             return
         damaged = Reason.DAMAGED if self._decryption is None else Reason.ENCRYPTED_DOCUMENT
@@ -167,6 +227,20 @@ class Document:
 
     def _ends(self, offset: int) -> bool:
         return bool(_END.match(self._part.read(offset, _END_WITHIN)))
+
+
+def _check_aliases(content: Part, first: int) -> None:
+    """None of the objects that begin in an object stream refers to another: pdf.js follows that."""
+    for place in content.read(0, min(first, _LARGEST)).split()[1::2]:
+        require(_DIRECT.fullmatch(place))
+        require(reference(Part.of(b" " + content.read(first + int(place), _SHORT)), 0) is None)
+
+
+def _streams(text: bytes) -> set[int]:
+    """The numbers in a list of media types and references, which begins here."""
+    listed = _STREAMS.match(text)
+    require(listed)
+    return {int(number) for number in _NUMBER.findall(listed[1])} if listed else set()
 
 
 def _is_deflated(values: dict[bytes, bytes]) -> bool:

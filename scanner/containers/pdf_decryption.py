@@ -75,6 +75,8 @@ def _letter(match: re.Match[bytes]) -> bytes:
 
 def _method(said: Mapping[bytes, bytes]) -> bytes:
     """The one for streams; KeyError or ValueError for none that is known."""
+    if said.get(b"/EFF", said[b"/StmF"]) != said[b"/StmF"]:  # qpdf has another one for attached files
+        raise ValueError
     filters = dictionary(said[b"/CF"])
     crypt = filters and dictionary(filters.values[said[b"/StmF"]])
     if not crypt or crypt.values[b"/CFM"] not in (b"/V2", b"/AESV2", b"/AESV3"):

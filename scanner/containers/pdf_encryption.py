@@ -21,7 +21,7 @@ _SPACE = rb"(?:[\0\t\n\f\r ]|%[^\r\n]{0,200}[\r\n])"
 _END = rb"(?![A-Za-z0-9_.#-])"
 # A name may be written with any of its characters as #xx (7.3.5).
 _ENCRYPTED = re.compile(
-    b"/" + b"".join(b"(?:%c|#%02x|#%02X)" % (c, c, c) for c in b"Encrypt") + rb"(?![A-Za-z#])"
+    b"/" + b"".join(b"(?:%c|#%02x|#%02X)" % (c, c, c) for c in b"Encrypt") + rb"(?![A-Za-z]|#(?!00))"
 )
 _NAME_OVERLAP = 64
 ENCRYPT = re.compile(rb"/Encrypt(?![A-Za-z])")
@@ -81,7 +81,8 @@ def _require(condition: object) -> None:
 
 
 def _is_known(name: bytes) -> bool:
-    return _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), name) in _KNOWN
+    """Whether it stands for such a name; poppler ends it at #00."""
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), name).partition(b"\0")[0] in _KNOWN
 
 
 def _trailers(part: Part, check_time: Callable[[], None]) -> list[dict[bytes, bytes]]:

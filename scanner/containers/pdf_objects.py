@@ -18,11 +18,12 @@ BIT = 64 * 1024
 # Of trailers: a document may have been changed as often.
 MOST = 200
 LONGEST = 16 * 1024
-# Between tokens (7.2): white space and comments. No group here is possessive: with alternatives in it CPython
-# 3.11.2 misses matches (tried).
-GAP = rb"(?:[\0\t\n\f\r ]|%[^\r\n]*+[\r\n])"
+# Between tokens (7.2): white space (for qpdf vertical tabs, too) and comments. No group here is possessive:
+# with alternatives in it CPython 3.11.2 misses matches (tried).
+GAP = rb"(?:[\0\t\n\v\f\r ]|%[^\r\n]*+[\r\n])"
 WHITE = b"\0\t\n\f\r "
 _WHITE = rb"[\0\t\n\f\r ]"
+_BLANK = rb"[\0\t\n\v\f\r ]"
 _OVERLAP = 1024
 _WINDOW = 4 * 1024
 # Brackets of dictionaries and lists; strings in hexadecimal and in letters, up to three in each other; names;
@@ -36,13 +37,19 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _OPENING, _CLOSING = (b"<<", b"["), (b">>", b"]")
-_REFERENCE = re.compile(rb"%b+\+?0*(\d{1,10})%b+\+?\d++%b+R(?![A-Za-z0-9])" % (GAP, GAP, GAP))
-_UNFINISHED = re.compile(rb"(?:[\0\t\n\f\r +0-9]|%[^\r\n]*+[\r\n])*(?:%[^\r\n]*+)?\Z")
-_OBJ = re.compile(rb"obj(?![A-Za-z0-9])")
-_NUMBERS = re.compile(rb"(?<![0-9])(\d{1,10})%b++\+?(\d{1,10})%b*+\Z" % (_WHITE, _WHITE))
+_REFERENCE = re.compile(rb"%b+\+?0*(\d{1,10})%b+\+?\d++%b*R(?![A-Za-z0-9])" % (GAP, GAP, GAP))
+# Numbers as pdf.js and MuPDF take them (4.0, 40e-1, 4 -0), and MuPDF's R.
+_NUMBER = rb"[-+.0-9eE_]++"
+_LIKE_REFERENCE = re.compile(rb"%b*%b%b+%b%b*(?:R|#52)(?![A-Za-z0-9])" % (GAP, _NUMBER, GAP, _NUMBER, GAP))
+_UNFINISHED = re.compile(rb"(?:[\0\t\n\v\f\r -+.0-9eE_]|%[^\r\n]*+[\r\n])*(?:%[^\r\n]*+)?\Z")
+# MuPDF undoes escapes in keywords, too.
+_OBJ = re.compile(rb"(?:o|#6[fF])(?:b|#62)(?:j|#6[aA])(?![A-Za-z0-9])")
+_HEADER = re.compile(rb"\d%b++\+?\d++%b*+obj(?![A-Za-z0-9])" % (_BLANK, _BLANK))
+_NUMBERS = re.compile(rb"(?<![-+.0-9eE_])\+?0*(\d{1,10})%b++\+?0*(\d{1,10})%b*+\Z" % (_BLANK, _BLANK))
+_LIKE_NUMBERS = re.compile(rb"[-+.0-9eE_]%b++%b%b*+\Z" % (_BLANK, _NUMBER, _BLANK))
 _TORN = re.compile(rb"(?:[\r\n]|\A)%b*(?:\+?\d++%b++)?\+?\Z" % (_WHITE, _WHITE))
 _BEGINS = re.compile(rb"%b*+(?:<<|%%|\Z)" % _WHITE)
-_BEFORE, _ALL_BEFORE, _FAR_BEFORE = 32, 256, 2048
+_BEFORE, _ALL_BEFORE = 32, 256
 
 
 class Header(NamedTuple):
@@ -61,9 +68,9 @@ class Dictionary(NamedTuple):
 
 
 def name_pattern(*names: bytes) -> bytes:
-    """Matches these names, any of whose characters may be written as #xx (7.3.5)."""
+    """Matches these names, any of whose characters may be written as #xx (7.3.5); to poppler #00 ends one."""
     escaped = (b"".join(b"(?:%c|#%02x|#%02X)" % (c, c, c) for c in name) for name in names)
-    return b"/(?:%b)(?![A-Za-z0-9_.#-])" % b"|".join(escaped)
+    return rb"/(?:%b)(?:#00[^\0\s/<>\[\]()%%]{0,128}+)?(?![A-Za-z0-9_.#-])" % b"|".join(escaped)
 
 
 def bits(part: Part, overlap: int) -> Iterator[tuple[int, bytes]]:
@@ -97,6 +104,7 @@ def reference(part: Part, offset: int) -> int | None:
     window = part.read(offset, _WINDOW)
     if found := _REFERENCE.match(window):
         return int(found[1])
+    require(not _LIKE_REFERENCE.match(window))
     require(len(window) < _WINDOW or not _UNFINISHED.match(window))
     return None
 
@@ -106,15 +114,21 @@ def headers(part: Part, check_time: Callable[[], None]) -> Iterator[Header]:
     for offset, match in matches(part, _OBJ, check_time):
         before = _before(part, offset, _BEFORE)
         numbers = _NUMBERS.search(before) or _NUMBERS.search(before := _before(part, offset, _ALL_BEFORE))
-        if numbers:
+        if numbers and match[0] == b"obj":
             yield Header(int(numbers[1]), int(numbers[2]), offset + len(match[0]))
-        elif _TORN.search(before):
+        elif _TORN.search(before) or _LIKE_NUMBERS.search(before):
             require(not _BEGINS.match(part.read(offset + len(match[0]), _BEFORE)))
 
 
+def search_for_objects(part: Part) -> Iterator[bool]:
+    """For one bit after the other, whether an object may begin in it."""
+    for _, bit in bits(part, _OVERLAP):
+        yield b"obj" in bit and _HEADER.search(bit) is not None
+
+
 def last_header(part: Part, offset: int) -> Header | None:
-    """The object that begins last before this offset, up to 2 KB away; None where that is unusual."""
-    before = _before(part, offset, _FAR_BEFORE)
+    """The object that begins last before this offset, as far as a dictionary is read; None if unusual."""
+    before = _before(part, offset, LONGEST)
     at = before.rfind(b"obj")
     numbers = _NUMBERS.search(before[max(0, at - _BEFORE) : max(0, at)])
     return Header(int(numbers[1]), int(numbers[2]), offset - len(before) + at + 3) if numbers else None

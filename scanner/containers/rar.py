@@ -71,13 +71,19 @@ def _encrypted_4(part: Part, inspection: Inspection) -> set[bool]:
         data = part.slice(position + size, _data_size_4(header, kind, flags))
         _check_kind_4(header, kind, flags, data)
         if kind == _MAIN_4 and flags & _PASSWORD_4:
-            return {True}  # all headers that follow, too
+            _require_nothing_else(part, position + size, inspection)  # all headers that follow are, too
+            return {True}
         if kind == _FILE_4 and data.size:
             encrypted.add(bool(flags & _ENCRYPTED_4))
         inspection.explain_end(data)
         position, first = position + size + data.size, False
     require(position == part.size)
     return encrypted
+
+
+def _require_nothing_else(part: Part, position: int, inspection: Inspection) -> None:
+    """With a wrong password 7-Zip opens what else it finds there (tried, 26.02)."""
+    require(inspection.inside(part.slice(position, part.size - position)) is None)
 
 
 def _data_size_4(header: bytes, kind: int, flags: int) -> int:
@@ -122,6 +128,7 @@ def _encrypted_5(part: Part, inspection: Inspection) -> set[bool]:
         header = _header_5(part, position)
         kind = header.kind
         if kind == _ENCRYPTION_5 and first:
+            _require_nothing_else(part, header.behind, inspection)
             return {True}
         require((kind == _MAIN_5) == first and not header.flags & _SPLIT_5)
         _check_kind_5(header)

@@ -11,12 +11,13 @@ import re
 from scanner.containers.ar import check_ar
 from scanner.containers.cab import check_cab
 from scanner.containers.cpio import check_cpio
-from scanner.containers.documents import check_pdf
+from scanner.containers.documents import check_headless_pdf, check_pdf
 from scanner.containers.embedded import contains_container, is_lzma, is_lzma_for_x86
 from scanner.containers.frames import check_compress, check_lz4, check_zstd
 from scanner.containers.inspection import PDF_WITHIN, Check, Format, Inspection, Part, ambiguous
 from scanner.containers.iso import check_iso
 from scanner.containers.office import check_ole2
+from scanner.containers.pdf_objects import search_for_objects
 from scanner.containers.rar import check_rar
 from scanner.containers.rpm import check_rpm
 from scanner.containers.sevenzip import check_7z
@@ -60,6 +61,7 @@ def _with_pdf(check: Check) -> Check:
 
 _NO_TAR = _CHECKS.keys() - {"tar", "lzma"}
 _FORMATS = {kind: Format(kind, check, kind in ("zip", "ole2")) for kind, check in _CHECKS.items()}
+_HEADLESS_PDF = Format("pdf", check_headless_pdf, is_zip=False)
 _ALSO_PDF = {kind: Format(kind, _with_pdf(found.check), found.is_zip) for kind, found in _FORMATS.items()}
 _MAGIC = re.compile(
     rb"""
@@ -132,7 +134,9 @@ def by_inside(part: Part) -> Format | None:
     """The format of any other part."""
     if contains_container(part) or begins_tar_later(part):
         return _FORMATS["other"]
-    return _FORMATS["pdf"] if is_pdf(part) else None
+    if is_pdf(part):
+        return _FORMATS["pdf"]
+    return _HEADLESS_PDF if any(search_for_objects(part)) else None
 
 
 def is_pdf(part: Part) -> bool:

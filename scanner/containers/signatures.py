@@ -17,14 +17,13 @@ LONGEST = 32
 _WINDOW = 32 * 1024
 _SIGNATURES = re.compile(
     rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\xfd7zXZ\0|\x1f\x8b\x08|BZh[1-9]1AY&SY|\x28\xb5\x2f(?=\xfd)"
-    rb"|ustar[ \0]|07070[127][0-9A-Fa-f]{8}|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
+    rb"|ustar|07070[127][0-9A-Fa-f]{8}|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
     rb"|CD001\x01\0|BEA01\x01\0"
 )
-_IN_TEXT = re.compile(rb"BZh[1-9]1AY&SY")
 # Where none of these is, there is no signature.
 _LITERALS = (
     *(b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\xfd7zXZ\0", b"\x1f\x8b\x08", b"1AY&SY"),
-    *(b"\x28\xb5\x2f\xfd", b"ustar ", b"ustar\0", b"070701", b"070702", b"070707", b"xar!\0\x1c\0\x01"),
+    *(b"\x28\xb5\x2f\xfd", b"ustar", b"070701", b"070702", b"070707", b"xar!\0\x1c\0\x01"),
     *(b"MSWIM\0\0\0", b"hsqs", b"MSCF\0\0\0\0", b"CD001\x01\0", b"BEA01\x01\0"),
 )
 # Old cpio in both byte orders, with the higher bytes of its mode, number of links and name's size (cpio.5):
@@ -43,24 +42,25 @@ def _searching_for(*literals: bytes) -> BytesAhoCorasick:
 
 
 _ANY_LITERAL = _searching_for(*_LITERALS)
+# All others have zeros, or what is no ASCII, within `LONGEST`; not so a cpio and a tar.
+_ANY_IN_TEXT = _searching_for(b"1AY&SY", b"ustar", b"070701", b"070702", b"070707")
 _MAGICS = [(_searching_for(magic), header) for magic, header in _OLD_CPIO.items()]
 
 
 def signatures(step: bytes, size: int) -> Iterator[list[re.Match[bytes]]]:
     """Those in the first `size` bytes, and maybe some behind these, one window after the other.
 
-    Text, of which office files are full, has one signature: nearly every header has zeros in it.
+    Text, of which office files are full, has few signatures: nearly every header has zeros in it.
     """
-    if step.isascii() and b"\0" not in step:
-        yield list(_IN_TEXT.finditer(step))
-        return
+    is_text = step.isascii() and b"\0" not in step
+    literals = _ANY_IN_TEXT if is_text else _ANY_LITERAL
     dense = set[re.Pattern[bytes]]()
     view = memoryview(step)  # in which the search keeps the interpreter's lock, as it takes microseconds
     for begin in range(0, size, _WINDOW):
         end = begin + _WINDOW + LONGEST
         window = view[begin:end]
-        found = _ANY_LITERAL.find_matches_as_indexes(window) and _SIGNATURES.finditer(step, begin, end)
-        yield [*found, *_old_cpio(step, window, begin, dense)]
+        found = literals.find_matches_as_indexes(window) and _SIGNATURES.finditer(step, begin, end)
+        yield [*found, *(() if is_text else _old_cpio(step, window, begin, dense))]
 
 
 def _old_cpio(

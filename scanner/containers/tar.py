@@ -80,7 +80,9 @@ def check_tar(part: Part, inspection: Inspection) -> None:
             offset = _behind_map(part, offset, block, size, inspection)
         data = part.slice(offset + BLOCK, size)
         if kind in _TEXTS:
-            holes += _check_text(kind, data)
+            more = _check_text(kind, data)
+            require(not (holes and more))  # of two headers Python takes the first one's map, others both
+            holes += more
         else:
             _check_entry(kind, block, data, inspection)
             if holes:

@@ -27,11 +27,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Self
 
 from scanner.containers.embedded import search_for_container
 from scanner.containers.inspection import Part, Unsure, require
 from scanner.containers.opening import Opening, inspect
+from scanner.containers.pdf_objects import search_for_objects
 from scanner.containers.readers import Reader
 from scanner.containers.recognise import by_ends, is_pdf
 from scanner.containers.tar import begins_tar_later
@@ -45,7 +47,7 @@ from scanner.unpacking.unpacker import Member, Unpacker
 from scanner.verdict import Outcome, Reason, Report
 
 # Raised with every change of the rules: old verdicts are then not found any more.
-_RULES = "5"
+_RULES = "6"
 _READ_ONCE = 64 * 1024
 # For how many seconds the event loop may be held.
 _AT_A_GO = 0.001
@@ -346,7 +348,7 @@ def _kind_of(sample: Sample, opening: Opening | Reason) -> str:
 async def _has_container_inside(file: _Examination, part: Part) -> bool:
     """Raises Unsure where time is over first, and for what is in the part."""
     now, began = asyncio.get_running_loop().time, time.monotonic()
-    for found in search_for_container(part):
+    for found in chain(search_for_container(part), search_for_objects(part)):
         if found:
             return True
         if time.monotonic() - began > _AT_A_GO:

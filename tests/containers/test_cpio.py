@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from scanner.containers.cpio import begins_cpio
+from scanner.containers.inspection import Part
 from scanner.verdict import Reason
 from tests.archives import SOUND, TEXT, delivered, judged, zip_of
 
@@ -62,3 +64,14 @@ def test_what_breaks_off_is_damage() -> None:
 
 def test_a_zip_at_the_end_is_a_member() -> None:
     assert judged(cpio(new(b"a.zip", zip_of({"a": TEXT})))) == SOUND
+
+
+def test_one_begins_where_a_zero_ends_its_name() -> None:
+    """Dates and digits look like its magic: `20070701123456789`."""
+    old = b"070707" + b"%06o" * 7 % (1, 1, FILE, 0, 0, 1, 0) + b"%011o%06o%011o" % (0, 2, 0)
+    for header, name in ((new(b"a")[:110], b"a\0"), (old, b"a\0")):
+        assert begins_cpio(Part.of(b"text" + header + name), 4)
+        assert not begins_cpio(Part.of(b"text" + header + b"ab"), 4)
+        assert not begins_cpio(Part.of(b"text" + header), 4)
+    assert not begins_cpio(Part.of(b"070701" + b"f" * 999), 0)
+    assert not begins_cpio(Part.of(b"070701 in a text" * 99), 0)

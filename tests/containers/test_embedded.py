@@ -52,6 +52,29 @@ def test_a_signature_across_two_steps_is_found(before: int) -> None:
     assert judged(b"x" * before + INSIDE["bzip2"]) is Reason.AMBIGUOUS
 
 
+def test_a_cpio_in_text_is_found_where_its_first_zero_lies_in_the_next_step() -> None:
+    """7-Zip opened it."""
+    header = b"070701" + b"%08x" * 13 % (1, 0o100644, 0, 0, 1, 0, 4, 0, 0, 0, 0, 600, 0)
+    for early in (20, 60, 110, 700):
+        text = b"text\n" * STEP
+        archive = text[: STEP - early] + header + b"a" * 599 + b"\0data"
+        assert judged(archive) is Reason.AMBIGUOUS
+        assert judged(archive[:-5] + b"text") is None
+
+
+@pytest.mark.parametrize("magic", [b"ustar 00", b"ustar000", b"ustar  \0"])
+@pytest.mark.parametrize("before", [b"text\n" * 99, b"\xff\0" * 99])
+def test_a_tar_without_zeros_is_found_wherever_it_begins(magic: bytes, before: bytes) -> None:
+    """7-Zip wants no checksum, and no more of the magic than its letters."""
+    header = bytearray(
+        b"a" * 100 + b"0000644 0001750 0001750 00000000104 14000000000 " + b" " * 9 + b"a" * 355
+    )
+    header[257:265] = magic
+    header[148:155] = b"%06o " % sum(header[:512])
+    assert len(header) == 512
+    assert judged(before + header + b"data".ljust(512)) is Reason.AMBIGUOUS
+
+
 def test_what_lies_beyond_the_reach_of_7zip_is_not_searched() -> None:
     assert judged(b"\xff" * SEARCHED + INSIDE["xz"]) is None
 
@@ -74,6 +97,7 @@ def test_what_lies_beyond_the_reach_of_7zip_is_not_searched() -> None:
         struct.pack("<13H", 0o70707, 0, 1, 0o100644, 0, 0, 1, 0, 0, 0, 9, 0, 5) + b"a\0hello",
         b"7z\xbc\xaf\x27\x1c" + b"\xff" * 40,
         b"ustar  \0",
+        b"20070701123456789 is a date",
     ],
 )
 def test_a_signature_by_chance_is_nothing(chance: bytes) -> None:

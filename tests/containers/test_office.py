@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import gzip
 import struct
+from itertools import count
 
 import pytest
 from py7zr import FILTER_LZMA2
 
-from scanner.containers.inspection import SEARCHED
+from scanner.containers.inspection import SEARCHED, Part
+from scanner.containers.opening import Opening, inspect
 from scanner.containers.readers import Reader
 from scanner.verdict import Reason
 from tests.archives import judged, sevenzip_of, zip_of
@@ -107,3 +110,16 @@ def test_a_text_about_encryption_is_plain() -> None:
     assert judged(compound({"Current User": bytes(12) + b"\x5f\xc0\x91\xe3" + bytes(30)})) is None
     far = workbook(drawings=False)[:26] * 5 + struct.pack("<2H", 0x2F, 54) + bytes(54)
     assert judged(compound({"Workbook": far})) is None
+
+
+def test_time_counts_while_what_lies_between_containers_is_searched() -> None:
+    """Each gap may have as many signatures as a file."""
+    assert times_asked(100) - times_asked(0) >= 4 * 100
+
+
+def times_asked(containers: int) -> int:
+    """How often it is asked whether there is any time left, for a file with so many in it."""
+    calls = count()
+    streams = {f"{number}": gzip.compress(b"x") for number in range(containers)}
+    assert inspect(Part.of(compound({"x": NOISE} | streams)), 10, lambda: next(calls) < 0) == Opening("ole2")
+    return next(calls)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -199,3 +201,24 @@ def test_a_file_of_single_sectors_costs_no_more_than_its_size() -> None:
     began = time.process_time()
     assert len(read(data)) == 2000
     assert time.process_time() - began < 2
+
+
+def test_a_file_full_of_tables_costs_no_more_than_its_size() -> None:
+    """Twenty MiB took 200 MB: each byte of a FAT is a number of Python's."""
+    fats = compound({"x": b"y"}, fat_sectors=6000)
+    layout = laid_out({"large": bytes(3_000_000)})
+    emptied = replace(layout, data=layout.with_number(layout.directory[1] + 120, 0))
+    claimed = replace(emptied, data=emptied.with_number(60, layout.sectors["large"][0]))
+    mini_fats = claimed.with_number(64, len(layout.sectors["large"]))
+    for data, streams in ((fats, {"x": b"y"}), (mini_fats, {"large": b""})):
+        tracemalloc.start()
+        assert read(data) == streams
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < len(data)
+
+
+@pytest.mark.parametrize("offsets", [[64, 0], [0, 64, 0], [640, 0]])
+def test_a_sector_that_breaks_off_is_damage_wherever_it_is_in_a_chain(offsets: list[int]) -> None:
+    with pytest.raises(Unsure):
+        gathered(Part.of(bytes(100)), offsets, 64, 64 * len(offsets))

@@ -56,10 +56,41 @@ WRITTEN = {
 }
 
 
+def hybrid(listed: bytes) -> bytes:
+    """A PDF that LibreOffice opens as the document from which it was made."""
+    return pdf_of({1: b"<< /Type /Catalog >>", 4: deflated(CONTENT)}, b"/AdditionalStreams " + listed)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        b"[/application#2Fvnd#2Eoasis#2Eopendocument#2Etext 4 0 R\n]\n",
+        b"[ /a 4 0 R /b 4 0 R]",
+        b"[/a 1 0 R/b  4  0  R ]",
+    ],
+)
+def test_what_libreoffice_opens_instead_is_taken_out(listed: bytes) -> None:
+    assert judged(hybrid(listed)) == ATTACHED
+    assert attachments(hybrid(listed)) == [CONTENT]
+
+
+@pytest.mark.parametrize(
+    "listed", [b"5 0 R ", b"[4 0 R]", b"[/a 4 0 R % ]\n]", b"[/a 4 0 R [] ]", b"[/a (b) 4 0 R]"]
+)
+def test_what_libreoffice_lists_otherwise_is_withheld(listed: bytes) -> None:
+    with pytest.raises(Unsure):
+        attachments(hybrid(listed))
+
+
 @pytest.mark.parametrize("document", WRITTEN.values(), ids=WRITTEN)
 def test_what_programs_attach_is_taken_out(document: bytes) -> None:
     assert judged(document) == ATTACHED
     assert attachments(document) == [CONTENT]
+
+
+def test_an_empty_file_is_attached_as_nothing() -> None:
+    """Qpdf calls it deflated."""
+    assert attachments(attached(stream(b"", b"/Filter /FlateDecode "))) == [b""]
 
 
 def test_length_may_be_elsewhere() -> None:
@@ -132,6 +163,83 @@ def test_what_no_program_attaches_so_is_withheld(document: bytes) -> None:
 def test_an_object_stream_that_is_not_read_is_withheld(packed: bytes) -> None:
     document = attached(deflated(CONTENT), specification=packed)
     assert isinstance(judged(document), Reason)
+
+
+REFERRED = [b"/F 4 0R", b"/F#00 4 0 R", b"/F\x0b4\x0b0 R", b"/U#46#00x 4 0 R", b"/F +004 00 R"]
+
+
+@pytest.mark.parametrize("written", REFERRED)
+def test_what_some_program_takes_for_a_reference_is_followed(written: bytes) -> None:
+    document = attached(deflated(CONTENT)).replace(b"/F 4 0 R", written)
+    assert attachments(document) == [CONTENT]
+
+
+@pytest.mark.parametrize("name", [b"/EF#00 ", b"/E#46#00x ", b"/EF\x0b"])
+def test_what_some_program_takes_for_ef_attaches(name: bytes) -> None:
+    document = attached(deflated(CONTENT)).replace(b"/EF ", name)
+    assert judged(document) == ATTACHED
+    assert attachments(document) == [CONTENT]
+
+
+@pytest.mark.parametrize("written", [b"4.0 0 R", b"40e-1 0 R", b"4 -0 R", b"4 0.0 R", b"4-1 0 R", b"4 0 #52"])
+def test_a_reference_by_numbers_that_no_program_writes_is_withheld(written: bytes) -> None:
+    with pytest.raises(Unsure):
+        attachments(attached(deflated(CONTENT)).replace(b"4 0 R", written))
+
+
+@pytest.mark.parametrize("written", [b"00000000004 0 obj", b"4 00000000000 obj", b"+4 0 obj", b"4\x0b0 obj"])
+def test_an_object_whose_number_is_written_otherwise_is_found(written: bytes) -> None:
+    assert attachments(attached(deflated(CONTENT)).replace(b"4 0 obj", written)) == [CONTENT]
+
+
+@pytest.mark.parametrize("written", [b"4.0 0 obj", b"40e-1 0 obj", b"4 -0 obj", b"4 0 ob#6a", b"4 0 #6fbj"])
+def test_an_object_whose_beginning_no_program_writes_is_withheld(written: bytes) -> None:
+    with pytest.raises(Unsure):
+        attachments(attached(deflated(CONTENT)).replace(b"4 0 obj", written))
+
+
+WITHOUT_FIRST = [b"", b"/First null ", b"/First /X ", b"/Type /XObject "]
+REFERENCES = b"<< /Type /XRef /W [1 2 1] >>"
+
+
+@pytest.mark.parametrize("said", WITHOUT_FIRST)
+def test_mupdf_reads_objects_from_any_stream_with_a_number_of_them(said: bytes) -> None:
+    packed = deflated(b"7 4 << /EF << /F 4 0 R >> >>", b"/N 1 " + said)
+    document = attached(deflated(CONTENT), specification=packed, page=REFERENCES)
+    assert judged(document) == ATTACHED
+    assert attachments(document) == [CONTENT]
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        {4: deflated(CONTENT, b"/N 3 /Alternate /DeviceRGB "), 5: REFERENCES},
+        {4: stream(b"\x80\x0b", b"/N 3 /Filter /LZWDecode ")},
+        {4: b"<< /Functions [ << /N 1 >> << /N 1 >> ] >>", 5: REFERENCES},
+        {4: stream(b"\xff", b"/Filter /DCTDecode /Function << /FunctionType 2 /N 1 >> "), 5: REFERENCES},
+        {4: b"<< /AP << /N 9 0 R >> >>", 5: REFERENCES},
+    ],
+)
+def test_a_number_of_something_else_is_innocent(objects: dict[int, bytes]) -> None:
+    assert judged(pdf_of({1: b"<< /Type /Catalog >>"} | objects)) is None
+
+
+def test_an_object_that_is_another_one_in_an_object_stream_is_withheld() -> None:
+    """By pdf.js it is followed."""
+    packed = in_object_stream({7: b"<< /EF << /F 8 0 R >> >>", 8: b"4 0 R"})
+    document = attached(deflated(CONTENT), specification=packed)
+    assert judged(document) == ATTACHED
+    with pytest.raises(Unsure):
+        attachments(document)
+
+
+HEADLESS = [b"%XDF-1.7\n", b"\0" * 9, b"%PDF 1.7\n", b"\xff\xd8\xff\xe0" * 400, b"junk\n" * 300 + b"%PDF-"]
+
+
+@pytest.mark.parametrize("begins", HEADLESS)
+def test_what_begins_as_no_pdf_and_has_something_attached_is_withheld(begins: bytes) -> None:
+    assert judged(attached(deflated(CONTENT)).replace(b"%PDF-1.7\n", begins)) is Reason.AMBIGUOUS
+    assert judged(pdf_of({1: b"<< /Type /Catalog >>"}).replace(b"%PDF-1.7\n", begins)) is None
 
 
 def test_a_pdf_that_is_something_else_as_well_has_nothing_attached() -> None:

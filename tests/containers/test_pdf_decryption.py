@@ -43,6 +43,7 @@ def test_the_old_cipher_is_its_own_inverse() -> None:
         {name: value for name, value in OLD.items() if name != b"/O"},
         AES,
         AES | {b"/CF": b"<< /StdCF << /CFM /None >> >>"},
+        AES | {b"/CF": b"<< /StdCF << /CFM /AESV2 >> >>", b"/StmF": b"/StdCF", b"/EFF": b"/Identity"},
         AES | {b"/CF": b"<< /StdCF << /CFM /AESV2 >> >>", b"/StmF": b"/Identity"},
         AES
         | {b"/V": b"5", b"/R": b"6", b"/CF": b"<< /StdCF << /CFM /AESV3 >> >>", b"/U": b"()", b"/UE": b"()"},

@@ -43,6 +43,7 @@ DECOY = OBJECT.replace(b"<00>", b"<01>")
     "parts",
     [
         (OBJECT, TRAILER.replace(b"Encrypt", b"#45ncrypt")),
+        (OBJECT, TRAILER.replace(b"Encrypt", b"Encrypt#00")),
         (OBJECT, b"6 0 obj", DECOY[7:], TRAILER, b"% /Encrypt 6 0 R\n"),
         (OBJECT.replace(b"5 0", b"5%\n0"), DECOY, TRAILER),
         (OBJECT.replace(b"5 0", b"5\0 0"), DECOY, TRAILER),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 
@@ -8,7 +9,7 @@ import pytest
 from scanner.containers.inspection import Part
 from scanner.containers.opening import Opening, inspect
 from scanner.verdict import Reason
-from tests.archives import SOUND, TEXT, delivered, judged, rar4_of, rar5_of, zip_of
+from tests.archives import SOUND, TEXT, delivered, judged, rar4_of, rar5_of, tar_of, zip_of
 
 FILES = {"first": b"content", "text": TEXT}
 
@@ -43,6 +44,19 @@ def test_what_is_encrypted_is_told() -> None:
     assert (
         judged(b"Rar!\x1a\x07\1\0" + struct.pack("<L", zlib.crc32(body)) + body) is Reason.ENCRYPTED_ARCHIVE
     )
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "rar"])
+def test_what_is_behind_encrypted_headers_is_nothing_else(kind: str) -> None:
+    """With a wrong password 7-Zip opened the tar."""
+    body = b"\2\4\0"
+    headers = b"Rar!\x1a\x07\1\0" + struct.pack("<L", zlib.crc32(body)) + body
+    noise = random.Random(1).randbytes(900)
+    hidden = {"tar": tar_of({"a": TEXT}), "zip": zip_of({"a": TEXT}) + bytes(70_000), "rar": rar5_of(FILES)}
+    for begin in (headers, rar4_of(FILES, main=0x80)[:20]):
+        assert judged(begin + noise) is Reason.ENCRYPTED_ARCHIVE
+        assert judged(begin + hidden[kind]) is Reason.AMBIGUOUS
+        assert judged(begin + noise + hidden[kind]) is Reason.AMBIGUOUS
 
 
 @pytest.mark.parametrize(

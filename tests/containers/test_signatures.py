@@ -26,6 +26,7 @@ SIGNATURES = {
     b"\x28\xb5\x2f\xfd": rb"\x28\xb5\x2f\xfd",
     b"ustar\0": rb"ustar\0",
     b"ustar ": rb"ustar ",
+    b"ustar0": rb"ustar0",
     b"07070100c0ffee": rb"07070[127][0-9A-Fa-f]{8}",
     b"xar!\0\x1c\0\1": rb"xar!\0\x1c\0\x01",
     b"MSWIM\0\0\0": rb"MSWIM\0\0\0",
@@ -73,11 +74,13 @@ def test_old_cpio_is_found_among_many_of_its_magics(header: bytes, magics: int) 
     assert found_in(step[: STEP + LONGEST]) == [4 * magics]
 
 
-def test_text_has_one_signature() -> None:
-    text = b"PK\3\4 and ustar \n" * 99
+def test_signatures_without_zeros_are_found_in_text() -> None:
+    """A tar may be text, and so may be what comes before the zero in a cpio."""
+    text = b"PK\3\4, hsqs and Rar!\x1a\x07\n" * 99
     assert found_in(text) == []
-    assert found_in(text + b"BZh91AY&SY") == [len(text)]
-    assert len(found_in(text + b"\0")) == 2 * 99
+    for signature in (b"BZh91AY&SY", b"ustar ", b"ustar0", b"07070100c0ffee"):
+        assert len(text) in found_in(text + signature + text)
+    assert len(found_in(text + b"\0")) == 3 * 99
 
 
 @pytest.mark.slow

@@ -90,6 +90,20 @@ def test_a_file_with_holes_in_pax_is_judged_in_two_ways() -> None:
     assert judged(with_field(in_pax(b"hello", *records), 0, b"ID3")) is Reason.AMBIGUOUS
 
 
+def test_what_two_headers_say_of_the_holes_in_one_file_is_ambiguous() -> None:
+    """Python goes by the first one's map, and gives less of the data than others."""
+    records = [b"GNU.sparse.size=9", b"GNU.sparse.numblocks=2"]
+    pieces = [
+        b"GNU.sparse.offset=0",
+        b"GNU.sparse.numbytes=2",
+        b"GNU.sparse.offset=6",
+        b"GNU.sparse.numbytes=3",
+    ]
+    assert judged(in_pax(b"hello", *records, *pieces)) == SOUND
+    in_two = in_pax(b"", *records, *pieces[:2])[:1024] + in_pax(b"hello", *pieces[2:])
+    assert judged(in_two) is Reason.AMBIGUOUS
+
+
 @pytest.mark.parametrize("name", [b"ID3", b"MZ", b"GIF89a", b"From: "])
 def test_a_first_name_that_clamd_takes_for_another_type_is_sound(name: bytes) -> None:
     archive = with_field(tar_of(FILES), 0, name + b"\0")
