@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, whatever is killed and whenever the power fails.
 
-A file is written as a draft, flushed to the disk, and given its name; it replaces nothing.
+A file is written as a draft, flushed to the disk, and given its name; it replaces nothing. Threads do this
+beside a busy event loop, which each of their system calls may interrupt: hence as few of them as possible.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path
 
 # What a file system without hard links says to one: VFAT, exFAT, many network and FUSE ones.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
+# And to `RENAME_NOREPLACE`: network ones, mostly.
+_NO_SUCH_RENAME = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_BUFFER = 1024 * 1024
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -23,16 +27,19 @@ def write(path: Path, pieces: Iterable[bytes], draft: Path) -> bool:
 
     Raises OSError. What is there afterwards will be there after a power failure, whoever wrote it.
     """
+    renamed: bool | None = None
     try:
-        with open(draft, "xb", opener=_owners_only) as file:
+        with open(draft, "xb", buffering=_BUFFER, opener=_owners_only) as file:
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        new = _name(draft, path)
+        renamed = _rename(draft, path)
+        new = _link(draft, path) if renamed is None else renamed
         flush(path.parent)
         return new
     finally:
-        draft.unlink(missing_ok=True)
+        if not renamed:
+            draft.unlink(missing_ok=True)
 
 
 def link(file: Path, path: Path) -> bool | None:
@@ -41,10 +48,7 @@ def link(file: Path, path: Path) -> bool | None:
     None where that cannot be: on another file system, or on one without links. Raises OSError.
     """
     try:
-        os.link(file, path)
-        new = True
-    except FileExistsError:
-        new = False
+        new = _link(file, path)
     except OSError as problem:
         if problem.errno in _NO_LINKS | {errno.EXDEV}:
             return None
@@ -70,26 +74,24 @@ def flush(directory: Path) -> None:
         os.close(fd)
 
 
-def _name(draft: Path, path: Path) -> bool:
+def _link(file: Path, path: Path) -> bool:
     try:
-        os.link(draft, path)
+        os.link(file, path)
     except FileExistsError:
         return False
-    except OSError as problem:
-        if problem.errno not in _NO_LINKS:
-            raise
-        return _rename(draft, path)
     return True
 
 
-def _rename(draft: Path, path: Path) -> bool:
-    """As `os.rename`, which replaces what is there; Python has no other."""
+def _rename(draft: Path, path: Path) -> bool | None:
+    """As `os.rename`, which replaces what is there; Python has no other. None where that cannot be."""
     names = _AT_FDCWD, os.fsencode(draft), _AT_FDCWD, os.fsencode(path)
     if _libc.renameat2(*names, _RENAME_NOREPLACE) == 0:
         return True
     number = ctypes.get_errno()
     if number == errno.EEXIST:
         return False
+    if number in _NO_SUCH_RENAME:
+        return None
     raise OSError(number, os.strerror(number), str(path))
 
 

@@ -14,15 +14,17 @@ import pytest
 from scanner import durable
 
 
-@pytest.fixture(params=["links", "no links"])
+@pytest.fixture(params=["everything", "no links", "no such rename"])
 def directory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """On a file system with hard links, and on one without."""
+    """On a file system that has everything, on one without hard links, and on one whose renames replace."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     if request.param == "no links":
         monkeypatch.setattr(os, "link", refuse)
+    if request.param == "no such rename":  # what the kernel says to a flag that it does not know
+        monkeypatch.setattr(durable, "_RENAME_NOREPLACE", 1 << 16)
     return tmp_path
 
 

@@ -25,7 +25,7 @@ from scanner.quarantine.delivery_log import DeliveryLog, Noted, Times
 from scanner.quarantine.delivery_records import DeliveryRecord, Witness
 from scanner.quarantine.layout import DELIVERIES, OBJECTS, content_of
 from scanner.quarantine.outbox import Outbox
-from scanner.verdict import IndexSecret
+from scanner.verdict import ContentId, IndexSecret
 
 _NAME = "deliveries"
 _INTERVAL = 1.0
@@ -178,12 +178,15 @@ class Deliveries:
 
     def _tell(self, wanted: Sequence[_Wanted]) -> None:
         replica, since = self._log.replica(), self._log.since()
-        for sha256, empty in wanted:
-            content = self._index.content(bytes.fromhex(sha256))
-            if self._log.told(content):
-                continue
-            found = self._log.find(content)
-            if found or empty:
-                now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                self._outbox.tell(DeliveryRecord(sha256, replica, now, since, tuple(found)))
-            self._log.tell(content)
+        contents = {self._index.content(bytes.fromhex(each.sha256)): each for each in wanted}
+        told: list[ContentId] = []
+        try:
+            for content in self._log.untold(list(contents)):
+                sha256, empty = contents[content]
+                found = self._log.find(content)
+                if found or empty:
+                    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                    self._outbox.tell(DeliveryRecord(sha256, replica, now, since, tuple(found)))
+                told.append(content)
+        finally:
+            self._log.tell(told)

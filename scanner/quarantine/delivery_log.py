@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +45,10 @@ SELECT value ->> 0,
     substr(:names, key * {2 * _NAME_BYTES} + {_NAME_BYTES + 1}, {_NAME_BYTES}),
     value ->> 2, value ->> 3, value ->> 4
 FROM json_each(:rows)"""  # noqa: S608 - constants
+_UNTOLD = f"""
+SELECT key FROM json_each(:rows) WHERE NOT EXISTS (
+    SELECT 1 FROM told WHERE content = substr(:names, key * {_NAME_BYTES} + 1, {_NAME_BYTES}))
+ORDER BY key"""  # noqa: S608 - constants
 _SORT_IN = """
 INSERT INTO deliveries
 SELECT day, content, media, caller, min(first), max(last), sum(count)
@@ -116,18 +120,19 @@ class DeliveryLog:
             found = connection.execute(_FIND, {"content": _name(content)}).fetchall()
         return [Delivery(media, caller.lower(), *rest) for media, caller, *rest in found]
 
-    def told(self, content: ContentId) -> bool:
-        """Whether `tell` was called about it."""
+    def untold(self, contents: Sequence[ContentId]) -> list[ContentId]:
+        """Those about which `tell` was not called, in their order."""
+        names = b"".join(map(_name, contents))
         with self._file.transaction() as connection:
-            return bool(
-                connection.execute("SELECT 1 FROM told WHERE content = ?", (_name(content),)).fetchall()
-            )
+            found = connection.execute(_UNTOLD, {"rows": json.dumps([0] * len(contents)), "names": names})
+            return [contents[key] for (key,) in found]
 
-    def tell(self, content: ContentId) -> None:
-        """Its deliveries are in the outbox."""
+    def tell(self, contents: Sequence[ContentId]) -> None:
+        """Their deliveries are in the outbox."""
+        today = _day(self._clock())
         with self._file.transaction() as connection:
-            today = _day(self._clock())
-            connection.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (_name(content), today))
+            rows = [(_name(content), today) for content in contents]
+            connection.executemany("INSERT OR IGNORE INTO told VALUES (?, ?)", rows)
 
     def since(self) -> str | None:
         """The first day that it knows of, RFC 3339 in UTC."""

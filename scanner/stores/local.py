@@ -50,12 +50,12 @@ class Local:
     def _put(self, key: str, content: Path | bytes) -> bool:
         path = self._path(key)
         try:
-            self._open()
-            durable.make_directory(path.parent)
-            if isinstance(content, Path) and (new := durable.link(content, path)) is not None:
+            if isinstance(content, Path) and (new := _link(content, path)) is not None:
                 if new:
                     os.utime(path)  # it was put there now
                 return new
+            self._open()
+            durable.make_directory(path.parent)
             pieces = [content] if isinstance(content, bytes) else _pieces(content)
             return durable.write(path, pieces, self._drafts / token_hex(8))
         except OSError as problem:
@@ -104,6 +104,15 @@ class Local:
         if key.startswith("/") or ".." in key.split("/"):
             raise StoreError(f"{key}: no name of anything in a store")
         return self._directory / key
+
+
+def _link(file: Path, path: Path) -> bool | None:
+    """As `durable.link`; nearly always the directory is there, or only its last part is not."""
+    try:
+        return durable.link(file, path)
+    except FileNotFoundError:
+        durable.make_directory(path.parent)
+        return durable.link(file, path)
 
 
 def _pieces(file: Path) -> Iterator[bytes]:

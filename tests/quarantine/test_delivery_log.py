@@ -68,7 +68,7 @@ def test_an_empty_log_knows_nobody(log: DeliveryLog) -> None:
 
 def test_what_is_older_than_the_retention_is_forgotten(log: DeliveryLog, clock: Clock) -> None:
     given(log, NOW)
-    log.tell(CONTENT)
+    log.tell([CONTENT])
     clock.now = NOW + 30 * DAY
     given(log, clock.now, content=OTHER)
     assert log.find(CONTENT)
@@ -76,7 +76,7 @@ def test_what_is_older_than_the_retention_is_forgotten(log: DeliveryLog, clock: 
     clock.now += DAY
     given(log, clock.now, content=OTHER)
     assert log.find(CONTENT) == []
-    assert not log.told(CONTENT)
+    assert log.untold([CONTENT]) == [CONTENT]
 
 
 def test_the_oldest_day_goes_where_there_is_no_room(tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_the_oldest_day_goes_where_there_is_no_room(tmp_path: Path) -> None:
 
 
 def test_what_was_told_is_known_for_good(log: DeliveryLog, tmp_path: Path) -> None:
-    assert not log.told(CONTENT)
-    log.tell(CONTENT)
-    log.tell(CONTENT)
+    assert log.untold([CONTENT, OTHER]) == [CONTENT, OTHER]
+    log.tell([CONTENT])
+    log.tell([CONTENT, CONTENT])
     log.close()
-    assert log.told(CONTENT)
-    assert not log.told(OTHER)
+    assert log.untold([CONTENT, OTHER]) == [OTHER]
+    assert log.untold([]) == []
 
 
 def test_a_replica_keeps_its_name(log: DeliveryLog, tmp_path: Path) -> None:
