@@ -59,10 +59,16 @@ def link(file: Path, path: Path) -> bool | None:
 
 def make_directory(path: Path) -> None:
     """With its parents, for its owner alone, there to stay. Raises OSError."""
-    if not path.is_dir():
+    try:
+        path.mkdir(mode=0o700)
+    except FileNotFoundError:
         make_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
-        flush(path.parent)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    flush(path.parent)
 
 
 def flush(directory: Path) -> None:

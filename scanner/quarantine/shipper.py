@@ -81,13 +81,15 @@ class Shipper:
 
     async def _ship_new(self) -> bool:
         """What was never tried, until the store takes none of several; whether it took what there was."""
-        took = False
-        while chunks := await self._waiting():
-            for some in chunks:
+        took, rest = False, True
+        while rest:
+            samples, records = await self._waiting()
+            for some in [*_chunks(samples), *_chunks(records)]:
                 if not await self._ship(some):
                     self._away = True
                     return False
                 took = True
+            rest = _BATCH in (len(samples), len(records))
         return took
 
     async def _ship_again(self) -> None:
@@ -99,14 +101,13 @@ class Shipper:
         self._retry_at = _now() + self._retry
         self._retry = min(2 * self._retry, _LONGEST_RETRY)
 
-    async def _waiting(self) -> list[list[Path]]:
-        """Samples before the records that name them."""
+    async def _waiting(self) -> tuple[list[Path], list[Path]]:
+        """Samples, and the records that name them; up to `_BATCH` of each."""
         try:
-            samples, records = await asyncio.to_thread(self._outbox.waiting, _BATCH, self._failed)
+            return await asyncio.to_thread(self._outbox.waiting, _BATCH, self._failed)
         except OSError as problem:
             self._publish(QuarantineFailed("outbox", "", problem.strerror or "cannot be read"))
-            return []
-        return [*_chunks(samples), *_chunks(records)]
+            return [], []
 
     async def _ship(self, paths: list[Path]) -> bool:
         """All of them at once; whether the store took any."""
