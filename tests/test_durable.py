@@ -82,5 +82,7 @@ def test_directories_are_made_with_their_parents_for_their_owner_alone(tmp_path:
     for name in ("a", "a/b", "a/b/c"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="exists"):
+    with pytest.raises(OSError, match="Not a directory"):
         durable.make_directory(tmp_path / "file" / "d")
+    with pytest.raises(OSError, match="exists"):
+        durable.make_directory(tmp_path / "file")
