@@ -30,7 +30,8 @@ def start(*command: str) -> LeashedProcess:
 def group_is_empty(group: int, within: float = 1.0) -> bool:
     """Whether neither the program nor its watcher lives; a zombie awaiting somebody else's wait is dead."""
     deadline = time.monotonic() + within
-    while living(group):
+    # Twice: what was born behind the back of the first look, with a lower number, is there at the second.
+    while living(group) or living(group):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
