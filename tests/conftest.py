@@ -26,6 +26,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def freshly_started() -> Iterator[None]:
+    """A look for garbage does not go through all that the tests have loaded, as in a service."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def clamd() -> Iterator[Clamd]:
     """A clamd for all tests that leave it as it is."""

@@ -122,6 +122,7 @@ def test_more_signatures_than_can_be_looked_at_are_over_the_limit(signature: byt
 
 
 @pytest.mark.alone
+@pytest.mark.usefixtures("freshly_started")
 @pytest.mark.parametrize(
     "content",
     [

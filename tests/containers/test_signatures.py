@@ -38,7 +38,7 @@ SIGNATURES = {
 HEADER = (0o70707, 0, 1, 0o100644, 0, 0, 1, 0, 0, 0, 2, 0, 5)
 OLD_CPIO = [struct.pack(order + "13H", *HEADER) for order in "<>"]
 PLAIN = re.compile(b"(?=%b)" % b"|".join(SIGNATURES.values()))
-_WINDOW = 32 * 1024
+_WINDOW = 16 * 1024
 
 
 def found_in(step: bytes) -> list[int]:
@@ -83,7 +83,8 @@ def test_signatures_without_zeros_are_found_in_text() -> None:
     assert len(found_in(text + b"\0")) == 3 * 99
 
 
-@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.usefixtures("freshly_started")
 @pytest.mark.parametrize(
     "content", [b"\xc7\x71", b"\x1f\x8b\x08", b"hsqs", b"07", b"PK\3", b"\x1f\x8b\xc7\x71"]
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import bz2
-import gc
 import gzip
 import hashlib
 import io
@@ -263,6 +262,7 @@ async def test_a_scan_that_nobody_waits_for_ends() -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.usefixtures("freshly_started")
 async def test_a_file_full_of_signatures_leaves_the_loop_to_others() -> None:
     """Thousands of hits by chance are looked at in bits, whatever the size of the file."""
     with sample(b"\xff" + b"\xc7\x71" * 400_000 + b"PK\3\4" * 8000) as full:
@@ -270,20 +270,16 @@ async def test_a_file_full_of_signatures_leaves_the_loop_to_others() -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.usefixtures("freshly_started")
 async def test_an_archive_of_thousands_of_files_leaves_the_loop_to_others() -> None:
-    """A look for garbage would go through all that the tests have loaded; a service leaves that out."""
     header = b"070701" + b"%08x" * 13 % (0, 0o100644, 0, 0, 1, 0, 8, 0, 0, 0, 0, 6, 0) + b"%05d\0%08d"
     end = b"070701" + b"%08x" * 13 % (0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 11, 0) + b"TRAILER!!!\0"
     archive = b"".join(header % (number, number) for number in range(3000)) + end + bytes(3)
-    gc.freeze()
-    try:
-        with sample(archive) as cpio:
-            async with bench() as bare:
-                assert (await bare.archive.scan(cpio)).outcome is Outcome.CLEAN
-                assert bare.told[0].members == 3000
-                assert await longest_turn(bare.archive, cpio) < 0.01
-    finally:
-        gc.unfreeze()
+    with sample(archive) as cpio:
+        async with bench() as bare:
+            assert (await bare.archive.scan(cpio)).outcome is Outcome.CLEAN
+            assert bare.told[0].members == 3000
+            assert await longest_turn(bare.archive, cpio) < 0.01
 
 
 async def longest_turn(archive: Archive, judged: Sample) -> float:
