@@ -11,6 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from scanner.containers.inspection import Part, require
+from scanner.containers.signatures import has_obj
 
 Match = tuple[int, re.Match[bytes]]
 
@@ -123,7 +124,7 @@ def headers(part: Part, check_time: Callable[[], None]) -> Iterator[Header]:
 def search_for_objects(part: Part) -> Iterator[bool]:
     """For one bit after the other, whether an object may begin in it."""
     for _, bit in bits(part, _OVERLAP):
-        yield b"obj" in bit and _HEADER.search(bit) is not None
+        yield has_obj(bit) and _HEADER.search(bit) is not None
 
 
 def last_header(part: Part, offset: int) -> Header | None:

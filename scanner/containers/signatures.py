@@ -14,7 +14,7 @@ from ahocorasick_rs import BytesAhoCorasick, MatchKind
 # How far a signature, or an old cpio's header, reaches at most: searches overlap by so much.
 LONGEST = 32
 # What is searched at a go: full of signatures it takes some milliseconds.
-_WINDOW = 16 * 1024
+_WINDOW = 24 * 1024
 _SIGNATURES = re.compile(
     rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\xfd7zXZ\0|\x1f\x8b\x08|BZh[1-9]1AY&SY|\x28\xb5\x2f(?=\xfd)"
     rb"|ustar|07070[127][0-9A-Fa-f]{8}|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
@@ -45,6 +45,12 @@ _ANY_LITERAL = _searching_for(*_LITERALS)
 # All others have zeros, or what is no ASCII, within `LONGEST`; not so a cpio and a tar.
 _ANY_IN_TEXT = _searching_for(b"1AY&SY", b"ustar", b"070701", b"070702", b"070707")
 _MAGICS = [(_searching_for(magic), header) for magic, header in _OLD_CPIO.items()]
+_OBJ = _searching_for(b"obj")
+
+
+def has_obj(bit: bytes) -> bool:
+    """Whether the keyword with which objects of a PDF begin stands somewhere in it."""
+    return bool(_OBJ.find_matches_as_indexes(bit))
 
 
 def signatures(step: bytes, size: int) -> Iterator[list[re.Match[bytes]]]:

@@ -38,7 +38,7 @@ SIGNATURES = {
 HEADER = (0o70707, 0, 1, 0o100644, 0, 0, 1, 0, 0, 0, 2, 0, 5)
 OLD_CPIO = [struct.pack(order + "13H", *HEADER) for order in "<>"]
 PLAIN = re.compile(b"(?=%b)" % b"|".join(SIGNATURES.values()))
-_WINDOW = 16 * 1024
+_WINDOW = 24 * 1024
 
 
 def found_in(step: bytes) -> list[int]:
