@@ -48,7 +48,9 @@ _ZSTD_BLOCK_LIMIT = 128 * 1024
 _NO_DEFLATE = ("header", "block type", "stored block", "too many length", "code lengths set", "too far back")
 _MAX_WIM_HEADER = 64 * 1024
 _GZIP_SAMPLE, _GZIP_CONTENT = 4096, 16
-_LZMA_CONTENT, _LZMA_DICTIONARY = 16, b"\0\x10\0\0"
+_LZMA_LEAST, _LZMA_CONTENT, _LZMA_DICTIONARY = 14, 16, b"\0\x10\0\0"
+_UNKNOWN_SIZE = b"\xff" * 8
+_ALSO_LZMA = (b"\xfd7zXZ\0", b"LZIP")
 
 
 def contains_container(part: Part, begin: int = 0, end: int = SEARCHED) -> bool:
@@ -194,24 +196,33 @@ def is_lzma_for_x86(head: bytes) -> bool:
 
 
 def is_lzma(head: bytes) -> bool:
-    """Whether these bytes begin a bare .lzma file, which has no signature."""
+    """Whether these bytes begin a bare .lzma file, which has no signature.
+
+    Python reads on behind one that holds nothing, be that .lzma, .xz or .lz (tried, liblzma 5.4.1).
+    """
+    rest = head
+    while _has_lzma_header(rest):
+        # For these few bytes the least dictionary does: 4 GiB of it may be more than there is.
+        size = rest[5:13] if int.from_bytes(rest[5:13], "little") < _LZMA_CONTENT else _UNKNOWN_SIZE
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+        try:
+            content = decoder.decompress(rest[:1] + _LZMA_DICTIONARY + size + rest[13:], _LZMA_CONTENT)
+        except lzma.LZMAError:
+            return False
+        if content or not decoder.eof:
+            return decoder.eof or len(content) == _LZMA_CONTENT or rest is not head
+        rest = decoder.unused_data
+        if size == _UNKNOWN_SIZE or len(rest) < _LZMA_LEAST or rest.startswith(_ALSO_LZMA):
+            return True
+    return False
+
+
+def _has_lzma_header(head: bytes) -> bool:
+    """Its five properties and its size make sense, and the first byte behind them is zero."""
     size = head[5:13]
-    if (
-        _KOTLIN.match(head)
-        or len(head) < 14
-        or head[0] >= 9 * 5 * 5
-        or head[13]
-        or (size[7] and size != b"\xff" * 8)
-    ):
+    if _KOTLIN.match(head) or len(head) < _LZMA_LEAST or head[0] >= 9 * 5 * 5 or head[13]:
         return False
     dictionary = int.from_bytes(head[1:5], "little")
     lowest = dictionary & -dictionary
-    if not dictionary or (dictionary != _IN_ZIP64 and dictionary not in (lowest, 3 * lowest)):
-        return False
-    try:
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
-        # For these few bytes the least dictionary does: 4 GiB of it may be more than there is.
-        content = decoder.decompress(head[:1] + _LZMA_DICTIONARY + b"\xff" * 8 + head[13:], _LZMA_CONTENT)
-    except lzma.LZMAError:
-        return False
-    return len(content) == min(_LZMA_CONTENT, int.from_bytes(size, "little"))
+    is_usual = dictionary in (lowest, 3 * lowest, _IN_ZIP64)
+    return bool(dictionary) and is_usual and (not size[7] or size == _UNKNOWN_SIZE)

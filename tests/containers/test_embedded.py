@@ -15,6 +15,7 @@ import pytest
 from scanner.containers.embedded import is_lzma, is_lzma_for_x86, search_for_container
 from scanner.containers.inspection import SEARCHED, STEP, Part, Unsure
 from scanner.verdict import Reason
+from tests.archive_records import packed
 from tests.archives import TEXT, judged, rar4_of, rar5_of, tar_of, zip_of
 
 PICTURE = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + random.Random(1).randbytes(2000)
@@ -193,6 +194,26 @@ def test_bare_lzma_that_breaks_off_is_recognised() -> None:
     packed = lzma.compress(TEXT, lzma.FORMAT_ALONE)
     assert is_lzma(packed[:40])
     assert is_lzma(packed[:40] + b"\xff" * 99)
+
+
+@pytest.mark.parametrize("number", [1, 3, 100])
+@pytest.mark.parametrize("size", ["unknown", "zero"])
+@pytest.mark.parametrize("form", ["lzma", "xz", "lzip"])
+def test_a_stream_behind_empty_ones_is_no_plain_file(form: str, size: str, number: int) -> None:
+    """Fuzzed, seeds 20261122 and 20261123, numbers 21164 and 4605: Python reads on."""
+    empty = lzma.compress(b"", lzma.FORMAT_ALONE)
+    if size == "zero":
+        empty = empty[:5] + bytes(13)
+    data = empty * number + packed(TEXT, form)
+    assert lzma.decompress(data) == TEXT
+    assert judged(data) is Reason.AMBIGUOUS
+
+
+@pytest.mark.parametrize("content", [b"", b"a", bytes(15)])
+def test_a_bare_lzma_of_few_bytes_is_recognised(content: bytes) -> None:
+    packed = lzma.compress(content, lzma.FORMAT_ALONE)
+    assert is_lzma(packed)
+    assert is_lzma(packed + lzma.compress(TEXT, lzma.FORMAT_ALONE))
 
 
 def test_bare_lzma_is_recognised_and_pictures_are_not() -> None:
