@@ -200,7 +200,7 @@ def is_lzma(head: bytes) -> bool:
 
     Python reads on behind one that holds nothing, be that .lzma, .xz or .lz (tried, liblzma 5.4.1).
     """
-    rest = head
+    rest, before = head, 0
     while _has_lzma_header(rest):
         # For these few bytes the least dictionary does: 4 GiB of it may be more than there is.
         size = rest[5:13] if int.from_bytes(rest[5:13], "little") < _LZMA_CONTENT else _UNKNOWN_SIZE
@@ -210,11 +210,11 @@ def is_lzma(head: bytes) -> bool:
         except lzma.LZMAError:
             return False
         if content or not decoder.eof:
-            return decoder.eof or len(content) == _LZMA_CONTENT or rest is not head
-        rest = decoder.unused_data
-        if size == _UNKNOWN_SIZE or len(rest) < _LZMA_LEAST or rest.startswith(_ALSO_LZMA):
+            return decoder.eof or len(content) == _LZMA_CONTENT or before > 0
+        rest, before = decoder.unused_data, before + 1
+        if size == _UNKNOWN_SIZE or rest.startswith(_ALSO_LZMA):
             return True
-    return False
+    return before > 1  # one of size 0 begins many an old Office file's `\1Ole`
 
 
 def _has_lzma_header(head: bytes) -> bool:

@@ -225,6 +225,7 @@ def test_bare_lzma_is_recognised_and_pictures_are_not() -> None:
         bytes(64),
         icon,
         b"]\0\0\0\1" + bytes(40),
+        b"\1\0\0\2" + bytes(16),  # \1Ole
         b"P6 4 4 255\n" + bytes(48),
     ):
         assert not is_lzma(other)
