@@ -11,9 +11,10 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 from scanner.errors import Unavailable
 
@@ -264,15 +265,32 @@ class Slots:
         """Samples that wait for one."""
         return self._small.waiting + self._big.waiting
 
-    @asynccontextmanager
-    async def slot(self, size: int, caller: str = "") -> AsyncIterator[None]:
-        """Held while a sample's plaintext is in memory. Raises Unavailable when none is free in time."""
+    async def take(self, size: int, caller: str = "") -> Slot:
+        """For as long as a sample's plaintext is in memory. Raises Unavailable when none is free in time."""
         lane = self._small if size <= self.SMALL else self._big
         await lane.take(size, caller)
-        try:
-            yield
-        finally:
-            lane.give()
+        return Slot(lane)
+
+
+class Slot:
+    """What a scan holds: a context manager that gives it back at its end, if it is not before."""
+
+    __slots__ = ("_lane",)
+
+    def __init__(self, lane: _Lane) -> None:
+        self._lane: _Lane | None = lane
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """The next one's turn."""
+        if self._lane is not None:
+            self._lane.give()
+            self._lane = None
 
 
 @dataclass(slots=True)

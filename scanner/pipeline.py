@@ -13,12 +13,13 @@ import hashlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from functools import lru_cache
 from typing import Self
 
-from scanner.admission import Slots
+from scanner.admission import Slot, Slots
 from scanner.errors import EngineError, Unavailable
 from scanner.events import (
     EngineFailed,
@@ -139,8 +140,8 @@ class Pipeline:
                 hash_only = sample.encrypted and not self._keep_encrypted
                 key = (content, sample.keyless, hash_only, *(engine.versions() for engine in self._engines))
                 flight = self._flights.join(key, lambda: self._scan(occasion, sample, content, caller))
-                async with flight as verdict:
-                    return replace(verdict, content=content)
+                with flight as scan:
+                    return replace(await scan.value(), content=content)
         except TimeoutError:
             raise Unavailable("not scanned in time, try again", "timeout") from None
 
@@ -173,10 +174,8 @@ class Pipeline:
         self._publish(VerdictLookedUp(self._cache.name, "stale" if seen else "miss"))
         return None
 
-    def _possible_versions(self) -> Iterator[Mapping[str, str]]:
-        names = [engine.name for engine in self._engines]
-        for versions in itertools.product(*(sorted(engine.versions()) for engine in self._engines)):
-            yield dict(zip(names, versions, strict=True))
+    def _possible_versions(self) -> Sequence[Mapping[str, str]]:
+        return _combined(tuple((engine.name, engine.versions()) for engine in self._engines))
 
     async def _scan(self, occasion: Occasion, sample: Sample, content: ContentId, caller: str) -> Verdict:
         body = sample.body.retain()  # whoever asked first may leave before the scan ends
@@ -202,8 +201,7 @@ class Pipeline:
 
     async def _judge(self, sample: Sample, caller: str) -> Verdict:
         queued = time.monotonic()
-        async with AsyncExitStack() as slot:
-            await slot.enter_async_context(self._slots.slot(sample.size, caller))
+        with await self._slots.take(sample.size, caller) as slot:
             self._publish(StageTimed("queue", time.monotonic() - queued))
             with self._timed("engine"):
                 async with sample.opened():
@@ -235,7 +233,7 @@ class Pipeline:
             return verdict
         return Verdict(reports, verdict.judged_at, await self._type(sample), await _hashes(sample))
 
-    async def _kept(self, verdict: Verdict, sample: Sample, slot: AsyncExitStack) -> Verdict:
+    async def _kept(self, verdict: Verdict, sample: Sample, slot: Slot) -> Verdict:
         """The verdict, once the quarantine has its sample: before that nobody is refused for it.
 
         Who waits for a disk needs no `slot` for that, unless too many do.
@@ -243,7 +241,7 @@ class Pipeline:
         if self._quarantine is None or not self._is_to_keep(verdict, encrypted=sample.encrypted):
             return verdict
         async with self._small_kept if sample.size <= Slots.SMALL else self._big_kept:
-            await slot.aclose()
+            slot.give_back()
             with self._timed("quarantine"):
                 return replace(verdict, kept=await self._quarantine.keep(sample, verdict.without_paths()))
 
@@ -272,6 +270,14 @@ class Pipeline:
         began = time.monotonic()
         yield
         self._publish(StageTimed(stage, time.monotonic() - began))
+
+
+@lru_cache(maxsize=64)
+def _combined(engines: tuple[tuple[str, frozenset[str]], ...]) -> Sequence[Mapping[str, str]]:
+    """Each engine with one of its versions; the same few, for every file."""
+    names = [name for name, _ in engines]
+    combinations = itertools.product(*(sorted(versions) for _, versions in engines))
+    return [dict(zip(names, versions, strict=True)) for versions in combinations]
 
 
 def _is_ours(problem: BaseException) -> bool:

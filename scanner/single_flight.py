@@ -8,8 +8,8 @@ those who waited for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,10 +18,16 @@ V = TypeVar("V")
 
 
 @dataclass(slots=True)
-class _Flight(Generic[V]):
+class Flight(Generic[V]):
+    """Work under way, or what came of it."""
+
     task: asyncio.Task[V]
     callers: int = 0
     landed: bool = False
+
+    async def value(self) -> V:
+        """What the work returns, or raises; who is cancelled here leaves it to the others."""
+        return await asyncio.shield(self.task)
 
 
 class SingleFlight(Generic[K, V]):
@@ -36,23 +42,23 @@ class SingleFlight(Generic[K, V]):
         dispose: Callable[[V], None] = lambda value: None,
         joined: Callable[[], None] = lambda: None,
     ) -> None:
-        self._flights: dict[K, _Flight[V]] = {}
+        self._flights: dict[K, Flight[V]] = {}
         self._dispose = dispose
         self._joined = joined
 
-    @asynccontextmanager
-    async def join(self, key: K, work: Callable[[], Awaitable[V]]) -> AsyncIterator[V]:
-        """The value of `work()`, made once for all concurrent callers, valid inside the block."""
+    @contextmanager
+    def join(self, key: K, work: Callable[[], Awaitable[V]]) -> Iterator[Flight[V]]:
+        """Where `work()` is done, once for all concurrent callers; its value is valid inside the block."""
         flight = self._board(key, work)
         try:
-            yield await asyncio.shield(flight.task)
+            yield flight
         finally:
             self._leave(key, flight)
 
-    def _board(self, key: K, work: Callable[[], Awaitable[V]]) -> _Flight[V]:
+    def _board(self, key: K, work: Callable[[], Awaitable[V]]) -> Flight[V]:
         flight = self._flights.get(key)
         if flight is None:
-            flight = _Flight(asyncio.ensure_future(_run(work)))
+            flight = Flight(asyncio.ensure_future(_run(work)))
             flight.task.add_done_callback(lambda task: self._landed(key, flight))
             self._flights[key] = flight
         else:
@@ -60,14 +66,14 @@ class SingleFlight(Generic[K, V]):
         flight.callers += 1
         return flight
 
-    def _landed(self, key: K, flight: _Flight[V]) -> None:
+    def _landed(self, key: K, flight: Flight[V]) -> None:
         flight.landed = True
         if flight.task.cancelled() or flight.task.exception() is not None:
             self._forget(key, flight)
         elif not flight.callers:
             self._dispose(flight.task.result())
 
-    def _leave(self, key: K, flight: _Flight[V]) -> None:
+    def _leave(self, key: K, flight: Flight[V]) -> None:
         flight.callers -= 1
         if flight.callers:
             return
@@ -77,7 +83,7 @@ class SingleFlight(Generic[K, V]):
         elif flight.landed and not flight.task.cancelled() and flight.task.exception() is None:
             self._dispose(flight.task.result())
 
-    def _forget(self, key: K, flight: _Flight[V]) -> None:
+    def _forget(self, key: K, flight: Flight[V]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 

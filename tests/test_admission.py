@@ -321,7 +321,7 @@ class Scans:
         return asyncio.create_task(self._scan(name, size, caller))
 
     async def _scan(self, name: str, size: int, caller: str) -> None:
-        async with self.slots.slot(size, caller):
+        with await self.slots.take(size, caller):
             self.served.append(name)
             await self.ends[name].wait()
 
@@ -446,18 +446,16 @@ async def test_waiting_too_long_for_a_slot_is_overload() -> None:
     async with scans(wait=0.01) as some:
         running = some.ask("running", 20 * MIB)
         await settle()
-        with pytest.raises(Unavailable) as refused:
-            async with some.slots.slot(20 * MIB):
-                raise AssertionError
+        with pytest.raises(Unavailable) as refused, await some.slots.take(20 * MIB):
+            raise AssertionError
         assert refused.value.cause == "overload"
         await finish(some, running)
 
 
 async def test_scan_that_breaks_gives_its_slot_back() -> None:
     async with scans() as some:
-        with pytest.raises(ZeroDivisionError):
-            async with some.slots.slot(20 * MIB):
-                _ = 1 / 0
+        with pytest.raises(ZeroDivisionError), await some.slots.take(20 * MIB):
+            _ = 1 / 0
 
 
 async def test_cancellation_in_every_state_gives_the_slot_back() -> None:
@@ -568,7 +566,7 @@ class SlotInterleavings(_Interleavings):
 
     async def _hold(self, size: int, end: asyncio.Event) -> None:
         small = size <= Slots.SMALL
-        async with self.slots.slot(size):
+        with await self.slots.take(size):
             self.held += 1
             self.held_small += small
             try:

@@ -48,7 +48,7 @@ async def test_gauges_follow_what_they_are_read_from() -> None:
     clamds[0].up = True
     clamds[0].version = ClamdVersion.parse("ClamAV 1.4.3/27000/Wed Jan  1 00:00:00 2025")
     requests[0], updated[0] = 2, 1_700_000_000.0
-    async with slots.slot(1):
+    with await slots.take(1):
         await budget.downloads.reserve(100, "alice")
         after = scraped(metrics)
     assert 'engine_up{backend="one",engine="clamav"} 1.0' in after

@@ -37,8 +37,8 @@ class Work:
 
     async def once(self, key: str = "key") -> str:
         """What one caller gets."""
-        async with self.flights.join(key, self) as value:
-            return value
+        with self.flights.join(key, self) as flight:
+            return await flight.value()
 
     def caller(self, key: str = "key") -> asyncio.Task[str]:
         return asyncio.create_task(self.once(key))
@@ -150,8 +150,8 @@ async def test_failure_that_nobody_waits_for_any_more_is_nobodys_business(work: 
         return ""
 
     async def call() -> None:
-        async with work.flights.join("key", stubborn):
-            pass
+        with work.flights.join("key", stubborn) as flight:
+            await flight.value()
 
     caller = asyncio.create_task(call())
     await settle()
@@ -168,8 +168,8 @@ async def test_value_that_comes_in_spite_of_cancellation_is_disposed(work: Work)
         return "unwanted"
 
     async def call() -> None:
-        async with work.flights.join("key", stubborn):
-            pass
+        with work.flights.join("key", stubborn) as flight:
+            await flight.value()
 
     caller = asyncio.create_task(call())
     await settle()
@@ -189,8 +189,8 @@ async def test_abandoned_work_that_ends_late_leaves_the_next_flight_alone(work: 
         return ""
 
     async def call() -> None:
-        async with work.flights.join("key", stubborn):
-            pass
+        with work.flights.join("key", stubborn) as flight:
+            await flight.value()
 
     abandoned = asyncio.create_task(call())
     await settle()
@@ -209,9 +209,10 @@ async def test_abandoned_work_that_ends_late_leaves_the_next_flight_alone(work: 
 
 async def test_value_is_disposed_only_after_its_last_user(work: Work) -> None:
     work.end.set_result("value")
-    async with work.flights.join("key", work) as one:
-        async with work.flights.join("key", work) as other:
-            assert one is other
+    with work.flights.join("key", work) as one:
+        value = await one.value()
+        with work.flights.join("key", work) as other:
+            assert await other.value() is value
         assert work.disposed == []
     assert work.disposed == ["value"]
     assert work.begun == 1
@@ -219,9 +220,14 @@ async def test_value_is_disposed_only_after_its_last_user(work: Work) -> None:
 
 async def test_value_is_disposed_when_its_user_breaks(work: Work) -> None:
     work.end.set_result("value")
-    with pytest.raises(ZeroDivisionError):
-        async with work.flights.join("key", work):
+
+    async def call() -> None:
+        with work.flights.join("key", work) as flight:
+            await flight.value()
             _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        await call()
     assert work.disposed == ["value"]
 
 
@@ -298,14 +304,17 @@ class EveryInterleaving(RuleBasedStateMachine):
         return flight.value
 
     async def _call(self, caller: Caller, key: int, stubborn: bool) -> None:
-        with suppress(ZeroDivisionError):
-            async with self.flights.join(key, lambda: self._work(key, stubborn)) as value:
-                assert not self.disposed[value], "given out after it was disposed"
-                caller.using = value
-                try:
-                    await caller.leave.wait()
-                finally:
-                    caller.using = None
+        with (
+            suppress(ZeroDivisionError),
+            self.flights.join(key, lambda: self._work(key, stubborn)) as flight,
+        ):
+            value = await flight.value()
+            assert not self.disposed[value], "given out after it was disposed"
+            caller.using = value
+            try:
+                await caller.leave.wait()
+            finally:
+                caller.using = None
 
     @rule(key=st.integers(0, 1), stubborn=st.booleans())
     def come(self, key: int, stubborn: bool) -> None:

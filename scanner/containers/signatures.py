@@ -62,7 +62,7 @@ def signatures(step: bytes, size: int) -> Iterator[list[re.Match[bytes]]]:
     literals = _ANY_IN_TEXT if is_text else _ANY_LITERAL
     dense = set[re.Pattern[bytes]]()
     view = memoryview(step)  # in which the search keeps the interpreter's lock, as it takes microseconds
-    for begin in range(0, size, _WINDOW):
+    for begin in range(0, min(size, len(step)), _WINDOW):
         end = begin + _WINDOW + LONGEST
         window = view[begin:end]
         found = literals.find_matches_as_indexes(window) and _SIGNATURES.finditer(step, begin, end)

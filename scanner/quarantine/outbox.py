@@ -137,8 +137,8 @@ class Outbox:
             media = f"{media} {_NOT_WRITTEN}"
         key = detection_key(now, identity(record.sha256, media))
         if key not in self._recorded:
-            async with self._recording.join(key, lambda: self._write_down(key, record)):
-                return
+            with self._recording.join(key, lambda: self._write_down(key, record)) as writing:
+                await writing.value()
 
     async def _write_down(self, key: str, record: DetectionRecord) -> None:
         loop = asyncio.get_running_loop()

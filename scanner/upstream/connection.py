@@ -87,20 +87,23 @@ class Connection:
         url = URL(f"{self._base}/{root}/{path}", encoded=True)
         own = self.transport.headers_for_homeserver(caller)
         own.update(headers or ())
-        async with self._timed(self._asked(method, url, own, payload)) as response:
+        response = await self._timed(self._asked(method, url, own, payload))
+        try:
             yield response
+        finally:
+            _let_go(response)
 
     @asynccontextmanager
     async def elsewhere(self, location: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of where the homeserver says that media are, if that is listed; raises as `answer`."""
         url = self._listed(location)
-        async with self._timed(self._asked_elsewhere("GET", url, _MAX_REDIRECTS)) as response:
+        response = await self._timed(self._asked_elsewhere("GET", url, _MAX_REDIRECTS))
+        try:
             yield response
+        finally:
+            _let_go(response)
 
-    @asynccontextmanager
-    async def _timed(
-        self, asked: Coroutine[None, None, aiohttp.ClientResponse]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _timed(self, asked: Coroutine[None, None, aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
         began = time.monotonic()
         try:
             response = await asked
@@ -111,13 +114,7 @@ class Connection:
             self._publish(UpstreamAnswered("homeserver", "error", time.monotonic() - began))
             raise
         self._publish(UpstreamAnswered("homeserver", str(response.status), time.monotonic() - began))
-        try:
-            yield response
-        finally:
-            if response.content.at_eof():
-                response.release()
-            else:
-                response.close()
+        return response
 
     async def _asked(
         self, method: str, url: URL, headers: CIMultiDict[str], payload: AsyncIterable[bytes] | bytes | None
@@ -177,6 +174,14 @@ class Connection:
             if target.scheme in ("http", "https") and target.netloc in self._redirect_hosts:
                 return URL(location, encoded=True)
         raise UpstreamFailed("the homeserver redirects to a host that is not listed")
+
+
+def _let_go(response: aiohttp.ClientResponse) -> None:
+    """Its connection serves again, but with half a body on it."""
+    if response.content.at_eof():
+        response.release()
+    else:
+        response.close()
 
 
 def _redirects(method: str, response: aiohttp.ClientResponse) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -61,11 +61,11 @@ class MediaRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Federated:
-    """Media for another homeserver, and the JSON object that goes with them, as it came."""
+class Fetched:
+    """Media, and to another homeserver the JSON object that goes with them, as it came."""
 
     body: Body
-    metadata: bytes
+    metadata: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +98,19 @@ class Upstream:
         self._budget = budget
         self._media_size = media_size
         self._publish = publish
-        self._fetches: SingleFlight[MediaRequest, Federated] = SingleFlight(
+        self._fetches: SingleFlight[MediaRequest, Fetched] = SingleFlight(
             dispose=lambda media: media.body.release(), joined=lambda: publish(FlightJoined("local"))
         )
         self._waiting_for_room: set[MediaRequest] = set()
         self._head_distrusted_until = float("-inf")
 
     @asynccontextmanager
-    async def fetch(self, wanted: MediaRequest, deadline: float) -> AsyncIterator[Body]:
-        """The media's bytes, valid inside the block. Raises UpstreamError or Unavailable."""
-        async with self.fetch_federated(wanted, deadline) as media:
-            yield media.body
-
-    @asynccontextmanager
-    async def fetch_federated(self, wanted: MediaRequest, deadline: float) -> AsyncIterator[Federated]:
-        """As `fetch`, with what came along."""
-        async with AsyncExitStack() as stack:
+    async def fetch(self, wanted: MediaRequest, deadline: float) -> AsyncIterator[Fetched]:
+        """The media, valid inside the block. Raises UpstreamError or Unavailable."""
+        with self._fetches.join(wanted, lambda: self._fetch(wanted)) as flight:
             try:
                 async with asyncio.timeout_at(deadline):
-                    flight = self._fetches.join(wanted, lambda: self._fetch(wanted))
-                    media = await stack.enter_async_context(flight)
+                    media = await flight.value()
             except TimeoutError:
                 if wanted in self._waiting_for_room:
                     raise Unavailable("too much media under way, try again", "timeout") from None
@@ -141,13 +134,13 @@ class Upstream:
 
     # -- asking ----------------------------------------------------------------------------------
 
-    async def _fetch(self, wanted: MediaRequest) -> Federated:
+    async def _fetch(self, wanted: MediaRequest) -> Fetched:
         began = time.monotonic()
         media = await self._fetched(wanted)
         self._publish(StageTimed("fetch", time.monotonic() - began))
         return media
 
-    async def _fetched(self, wanted: MediaRequest) -> Federated:
+    async def _fetched(self, wanted: MediaRequest) -> Fetched:
         """Room is reserved once, when the length is known.
 
         A response that would have to wait for room is let go, and asked for again when there is some: up
@@ -246,12 +239,12 @@ class Upstream:
         if self._size(media) > size:
             raise UpstreamFailed("the homeserver first announced a shorter body")
 
-    async def _read(self, media: _Incoming, room: Reservation) -> Federated:
+    async def _read(self, media: _Incoming, room: Reservation) -> Fetched:
         writer = BodyWriter(room)
         try:
             with _breaks_noticed(media.response):
                 await self._read_in_time(writer, media)
-            return Federated(writer.seal(media.content_type, media.disposition), media.metadata)
+            return Fetched(writer.seal(media.content_type, media.disposition), media.metadata)
         except BaseException:
             writer.discard()
             raise

@@ -56,8 +56,9 @@ class ContentScanner:
     async def _plain(self, request: Request, endpoint: Endpoint, source: Source) -> Answer:
         request.ref = ref_in(request.segments)
         inquiry = self._inspector.inquiry(request, source)
-        async with self._upstream.fetch(_wanted(request, endpoint, request.ref), request.deadline) as body:
-            return _answer(inquiry, await self._inspector.judge(inquiry, Sample(body)), body)
+        wanted = _wanted(request, endpoint, request.ref)
+        async with self._upstream.fetch(wanted, request.deadline) as media:
+            return _answer(inquiry, await self._inspector.judge(inquiry, Sample(media.body)), media.body)
 
     async def _encrypted(self, request: Request, source: Source) -> Answer:
         inquiry = self._inspector.inquiry(request, source)
@@ -70,8 +71,8 @@ class ContentScanner:
         if known is not None and self._needs_no_bytes(inquiry, known):
             await self._upstream.authorise(wanted, request.deadline)
             return _answer(inquiry, await self._inspector.settle(inquiry, known, None), None)
-        async with self._upstream.fetch(wanted, request.deadline) as body:
-            return _answer(inquiry, await self._inspector.judge(inquiry, Sample(body, key)), body)
+        async with self._upstream.fetch(wanted, request.deadline) as media:
+            return _answer(inquiry, await self._inspector.judge(inquiry, Sample(media.body, key)), media.body)
 
     def _needs_no_bytes(self, inquiry: Inquiry, known: Verdict) -> bool:
         return inquiry.source is Source.SCAN or not self._inspector.decide(inquiry, known).deliver

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from scanner.errors import InvalidMedia
 from scanner.events import Source
 from scanner.media import Body, MediaRef, Sample
-from scanner.upstream.fetch import Endpoint, Federated, MediaRequest, Upstream
+from scanner.upstream.fetch import Endpoint, Fetched, MediaRequest, Upstream
 from scanner.upstream.signature import addressed_server
 from scanner.web import wire
 from scanner.web.dialects import FEDERATION
@@ -44,7 +44,7 @@ class Federation:
         # What is not signed will be refused; then a token in its query stays out of our URL.
         query = request.raw_query if "Authorization" in request.http.headers else request.query
         wanted = MediaRequest((path,), request.caller, query, multipart=True)
-        async with self._upstream.fetch_federated(wanted, request.deadline) as media:
+        async with self._upstream.fetch(wanted, request.deadline) as media:
             decision = await self._inspector.judge(inquiry, Sample(media.body, keyless=True))
             if not decision.deliver:
                 return FEDERATION.withheld(decision, request.language)
@@ -85,7 +85,7 @@ class _Framed(Answer):
         return self.body
 
 
-def _multipart(media: Federated) -> Answer:
+def _multipart(media: Fetched) -> Answer:
     """The object and the media as parts of a body of ours, the media under headers of ours.
 
     Synapse takes what stands behind `boundary=` as it is, and wants no other header in the first part.

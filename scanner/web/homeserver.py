@@ -65,11 +65,11 @@ class HomeserverMedia:
         path = f"{prefix}/{endpoint}/{ref.origin}/{ref.media_id}" + (f"/{filename}" if filename else "")
         inquiry = self._inspector.inquiry(request, source)
         wanted = MediaRequest((path,), request.caller, _understood(request.query))
-        async with self._upstream.fetch(wanted, request.deadline) as body:
-            decision = await self._inspector.judge(inquiry, Sample(body, keyless=True))
+        async with self._upstream.fetch(wanted, request.deadline) as media:
+            decision = await self._inspector.judge(inquiry, Sample(media.body, keyless=True))
             if not decision.deliver:
                 return MATRIX.withheld(decision, request.language)
-            return _delivered(request, body)
+            return _delivered(request, media.body)
 
 
 def _delivered(request: Request, body: Body) -> Answer:

@@ -123,6 +123,7 @@ def not_modified(media: Answer) -> Answer:
     return Answer(304, headers)
 
 
+@lru_cache(maxsize=1024)
 def _content_type(declared: str) -> str:
     """Of the parameters, the charset alone is kept."""
     match = _CONTENT_TYPE.fullmatch(declared)
@@ -211,6 +212,8 @@ async def send(request: web.BaseRequest, answer: Answer, stall: float) -> web.St
 
 async def discard(request: web.BaseRequest) -> None:
     """Read what is left of a refused body, up to a point: else its sender sees a reset and no answer."""
+    if request.content.at_eof():
+        return
     left = _DISCARDED
     with suppress(TimeoutError, web.RequestPayloadError):
         async with asyncio.timeout(_DISCARDING):

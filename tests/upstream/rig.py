@@ -81,8 +81,8 @@ def soon(seconds: float = 5) -> float:
 
 
 async def fetched(upstream: Upstream, request: MediaRequest | None = None, seconds: float = 5) -> bytes:
-    async with upstream.fetch(request or wanted(), soon(seconds)) as body:
-        return body.read(0, body.size)
+    async with upstream.fetch(request or wanted(), soon(seconds)) as media:
+        return media.body.read(0, media.body.size)
 
 
 async def refused(work: Awaitable[object]) -> ScannerError:

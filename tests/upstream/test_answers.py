@@ -126,14 +126,14 @@ async def test_retry_after_is_kept_if_it_is_a_number(rig: Rig, value: str, secon
 
 async def test_type_and_disposition_are_as_declared(rig: Rig) -> None:
     upstream = await rig.upstream(serving(PNG, "Image/PNG", Content_Disposition="inline; filename=a"))
-    async with upstream.fetch(wanted(), soon()) as body:
-        assert (body.content_type, body.disposition) == ("Image/PNG", "inline; filename=a")
+    async with upstream.fetch(wanted(), soon()) as media:
+        assert (media.body.content_type, media.body.disposition) == ("Image/PNG", "inline; filename=a")
 
 
 async def test_media_without_a_type_is_an_octet_stream(rig: Rig) -> None:
     upstream = await rig.upstream(serving(PNG, None))
-    async with upstream.fetch(wanted(), soon()) as body:
-        assert body.content_type == "application/octet-stream"
+    async with upstream.fetch(wanted(), soon()) as media:
+        assert media.body.content_type == "application/octet-stream"
 
 
 async def test_empty_media_is_media(rig: Rig) -> None:

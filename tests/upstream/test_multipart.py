@@ -8,7 +8,7 @@ import os
 import pytest
 
 from scanner.errors import MediaTooLarge, UpstreamFailed, UpstreamSilent
-from scanner.upstream.fetch import Federated, MediaRequest, Upstream
+from scanner.upstream.fetch import Fetched, MediaRequest, Upstream
 from scanner.upstream.transport import Caller
 from tests.fake_homeserver import (
     FOREVER,
@@ -34,8 +34,8 @@ WANTED = MediaRequest(
 WHOLE = form(OBJECT, part(PNG))
 
 
-async def fetched(upstream: Upstream, seconds: float = 5) -> tuple[Federated, bytes]:
-    async with upstream.fetch_federated(WANTED, soon(seconds)) as media:
+async def fetched(upstream: Upstream, seconds: float = 5) -> tuple[Fetched, bytes]:
+    async with upstream.fetch(WANTED, soon(seconds)) as media:
         return media, media.body.read(0, media.body.size)
 
 

@@ -288,7 +288,7 @@ async def test_observing_goes_on_when_no_slot_is_free(observing: Service, attach
     observing.homeserver.script = serving(attachment.ciphertext)
     async with AsyncExitStack() as others:
         for _ in range(6):
-            await others.enter_async_context(observing.slots.slot(1))
+            others.enter_context(await observing.slots.take(1))
         download = await observing.post("/download_encrypted", attachment.json)
         scan = await observing.post("/scan_encrypted", attachment.json)
     assert (download.status, download.body) == (200, attachment.ciphertext)
@@ -730,7 +730,7 @@ async def test_we_are_to_blame_while_a_slot_is_waited_for(serve: Serve) -> None:
     service = await serve(slots_wait=0.1)
     async with AsyncExitStack() as others:
         for _ in range(6):
-            await others.enter_async_context(service.slots.slot(1))
+            others.enter_context(await service.slots.take(1))
         reply = await service.get(f"/download{MEDIA}")
     assert reply.refusal == (503, "M_UNKNOWN")
     assert retry_after(reply) in RETRY

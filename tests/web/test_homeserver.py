@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from scanner.admission import Reservation, Share, Slots
+from scanner.admission import Reservation, Share, Slot, Slots
 from scanner.events import Answered, Detected, Observed, Scanned
 from scanner.upstream.connection import Timers
 from scanner.verdict import Outcome, Policy
@@ -248,18 +247,18 @@ async def test_another_token_is_no_other_turn_where_nobody_looks_at_tokens(
 ) -> None:
     """Else anybody could be as many callers as he likes."""
     for_room, for_slots = set[str](), set[str]()
-    reserve_at_once, slot = Share.reserve_at_once, Slots.slot
+    reserve_at_once, take = Share.reserve_at_once, Slots.take
 
     def reserving(share: Share, size: int, caller: str = "") -> Reservation | None:
         for_room.add(caller)
         return reserve_at_once(share, size, caller)
 
-    def scanning(slots: Slots, size: int, caller: str = "") -> AbstractAsyncContextManager[None]:
+    async def scanning(slots: Slots, size: int, caller: str = "") -> Slot:
         for_slots.add(caller)
-        return slot(slots, size, caller)
+        return await take(slots, size, caller)
 
     monkeypatch.setattr(Share, "reserve_at_once", reserving)
-    monkeypatch.setattr(Slots, "slot", scanning)
+    monkeypatch.setattr(Slots, "take", scanning)
     for token in "12":
         service.homeserver.script = serving(token.encode())
         reply = await get(service, f"{prefix}/download/example.org/{token}", token=token)
