@@ -16,7 +16,6 @@ from pathlib import Path
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 # And to `RENAME_NOREPLACE`: network ones, mostly.
 _NO_SUCH_RENAME = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
-_BUFFER = 1024 * 1024
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,10 +28,7 @@ def write(path: Path, pieces: Iterable[bytes], draft: Path) -> bool:
     """
     renamed: bool | None = None
     try:
-        with open(draft, "xb", buffering=_BUFFER, opener=_owners_only) as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(draft, pieces)
         renamed = _rename(draft, path)
         new = _link(draft, path) if renamed is None else renamed
         flush(path.parent)
@@ -45,36 +41,66 @@ def write(path: Path, pieces: Iterable[bytes], draft: Path) -> bool:
 def link(file: Path, path: Path) -> bool | None:
     """Give a file that was written so, and never changes, another name; whether nothing had that one.
 
-    None where that cannot be: on another file system, or on one without links. Raises OSError.
+    Directories are made for it. None where it cannot be: on another file system, or on one without links.
+    Raises OSError.
     """
+    changed: list[Path] = []
     try:
-        new = _link(file, path)
+        try:
+            new = _link(file, path)  # nearly always the directory is there, or only its last part is not
+        except FileNotFoundError:
+            _make_directory(path.parent, changed)
+            new = _link(file, path)
     except OSError as problem:
         if problem.errno in _NO_LINKS | {errno.EXDEV}:
             return None
         raise
+    finally:
+        flush(*changed)
     flush(path.parent)
     return new
 
 
 def make_directory(path: Path) -> None:
     """With its parents, for its owner alone, there to stay. Raises OSError."""
+    changed: list[Path] = []
+    try:
+        _make_directory(path, changed)
+    finally:
+        flush(*changed)
+
+
+def _make_directory(path: Path, changed: list[Path]) -> None:
+    """`changed` are then the directories that have a new name in them, whatever went wrong."""
     try:
         path.mkdir(mode=0o700)
     except FileNotFoundError:
-        make_directory(path.parent)
+        _make_directory(path.parent, changed)
         path.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError:
         if not path.is_dir():
             raise
         return
-    flush(path.parent)
+    changed.insert(0, path.parent)
 
 
-def flush(directory: Path) -> None:
-    """Make the names in it last."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def flush(*directories: Path) -> None:
+    """Make the names in them last: once the first is flushed, little is left to do for the others."""
+    for directory in directories:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _write(file: Path, pieces: Iterable[bytes]) -> None:
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -99,7 +125,3 @@ def _rename(draft: Path, path: Path) -> bool | None:
     if number in _NO_SUCH_RENAME:
         return None
     raise OSError(number, os.strerror(number), str(path))
-
-
-def _owners_only(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

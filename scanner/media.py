@@ -244,11 +244,9 @@ class Sample:
         """The first `length` bytes, or fewer."""
         return self.read(0, length)
 
-    @contextmanager
-    def as_file(self) -> Iterator[int]:
+    def as_file(self) -> AbstractContextManager[int]:
         """A fresh read-only descriptor of the sealed file."""
-        with reopened(self._fileno()) as fd:
-            yield fd
+        return reopened(self._fileno())
 
     def _fileno(self) -> int:
         if self._key is None:
@@ -273,14 +271,8 @@ async def _decrypted(body: Body, key: AttachmentKey) -> AsyncIterator[memoryview
 
 def memory_file() -> int:
     """A new, empty, sealable memory file; a descriptor. Raises Unavailable."""
-    with _while_descriptors_last():
-        return os.memfd_create("media", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-
-
-@contextmanager
-def _while_descriptors_last() -> Iterator[None]:
     try:
-        yield
+        return os.memfd_create("media", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError:
         raise Unavailable("too many files are open, try again", "overload") from None
 

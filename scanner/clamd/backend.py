@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -82,7 +83,7 @@ class ClamdBackend:
         digest = self._database.digest
         if self.version is None or digest is None:
             return None
-        return f"{self.version.text} database={digest} settings={self._settings} epoch={self._epoch()}"
+        return _identity(self.version.text, digest, self._settings, self._epoch())
 
     @property
     def kept(self) -> str:
@@ -232,3 +233,8 @@ class ClamdBackend:
 
     def _announce(self, state: str, detail: str = "") -> None:
         self._publish(BackendChanged(ENGINE, self.name, state, detail))
+
+
+@lru_cache(maxsize=16)
+def _identity(version: str, database: str, settings: str, epoch: int) -> str:
+    return f"{version} database={database} settings={settings} epoch={epoch}"

@@ -132,7 +132,7 @@ def _kind(part: Part, head: bytes) -> str | None:
 
 def by_inside(part: Part) -> Format | None:
     """The format of any other part."""
-    if contains_container(part) or begins_tar_later(part):
+    if contains_container(part):
         return _FORMATS["other"]
     if is_pdf(part):
         return _FORMATS["pdf"]

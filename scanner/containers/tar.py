@@ -33,8 +33,7 @@ _TAKEN_FOR_OTHERS = re.compile(
 
 def begins_tar_later(part: Part) -> bool:
     """Whether a tar begins in one of the next blocks: GNU tar goes on to the first header that it finds."""
-    blocks = part.read(BLOCK, _SEARCHED_BLOCKS * BLOCK)
-    return any(is_tar_header(blocks[i : i + BLOCK]) for i in range(0, len(blocks) - BLOCK + 1, BLOCK))
+    return has_tar_header(part.read(BLOCK, _SEARCHED_BLOCKS * BLOCK))
 
 
 def has_tar_header(blocks: bytes) -> bool:

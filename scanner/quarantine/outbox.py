@@ -12,6 +12,7 @@ rest is shipped. Nothing here is readable without the SOC's key but hashes, medi
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -19,7 +20,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from secrets import token_hex
 from typing import Self
 
 from scanner import durable
@@ -68,6 +68,7 @@ class Outbox:
         self._samples = _Folder(directory / "samples", size)
         self._records = _Folder(directory / "records", max(size // 8, _LEAST_FOR_RECORDS))
         self._drafts = directory / "drafts"
+        self._numbers = itertools.count()
         self._public_keys = tuple(public_keys)
         self._mode = mode
         self._recipients = fingerprint(public_keys)
@@ -220,7 +221,7 @@ class Outbox:
             raise OSError("the outbox is full")
         new = False
         try:
-            new = durable.write(path, pieces, self._drafts / token_hex(8))
+            new = durable.write(path, pieces, self._drafts / str(next(self._numbers)))
         finally:
             if not new:
                 folder.give(size)
@@ -280,9 +281,11 @@ def _on_disk(size: int) -> int:
 
 
 def _envelope(sealer: Sealer, fd: int) -> Iterator[bytes]:
-    yield sealer.header.to_bytes()
+    """The header with the first chunk: each piece is a system call."""
+    begin = sealer.header.to_bytes()
     for index in range(sealer.header.chunks):
-        yield sealer.seal(index, os.pread(fd, CHUNK, index * CHUNK))
+        yield begin + sealer.seal(index, os.pread(fd, CHUNK, index * CHUNK))
+        begin = b""
 
 
 def _words(problem: OSError) -> str:

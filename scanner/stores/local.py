@@ -50,7 +50,7 @@ class Local:
     def _put(self, key: str, content: Path | bytes) -> bool:
         path = self._path(key)
         try:
-            if isinstance(content, Path) and (new := _link(content, path)) is not None:
+            if isinstance(content, Path) and (new := durable.link(content, path)) is not None:
                 if new:
                     os.utime(path)  # it was put there now
                 return new
@@ -104,15 +104,6 @@ class Local:
         if key.startswith("/") or ".." in key.split("/"):
             raise StoreError(f"{key}: no name of anything in a store")
         return self._directory / key
-
-
-def _link(file: Path, path: Path) -> bool | None:
-    """As `durable.link`; nearly always the directory is there, or only its last part is not."""
-    try:
-        return durable.link(file, path)
-    except FileNotFoundError:
-        durable.make_directory(path.parent)
-        return durable.link(file, path)
 
 
 def _pieces(file: Path) -> Iterator[bytes]:

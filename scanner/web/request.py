@@ -39,6 +39,7 @@ class Request:
     id: str = field(default_factory=lambda: token_hex(16))
     ref: MediaRef | None = None
     checked: bool = True  # as in `Caller`
+    _caller: Caller | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.start_clock()
@@ -56,8 +57,10 @@ class Request:
     @property
     def caller(self) -> Caller:
         """As the homeserver is told of him. Raises MalformedRequest."""
-        forwarded = self.forwarded(self.http.headers)
-        return Caller(self.authorization, self.client_ip, forwarded, self.checked)
+        if self._caller is None or self._caller.checked != self.checked:
+            forwarded = self.forwarded(self.http.headers)
+            self._caller = Caller(self.authorization, self.client_ip, forwarded, self.checked)
+        return self._caller
 
     async def body(self) -> bytes:
         """The request's body, at most 1 MiB, within the deadline. Raises ClientError or Unavailable."""

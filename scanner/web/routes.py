@@ -187,6 +187,8 @@ def split_target(target: str) -> tuple[str, str, str | None]:
     if not target.startswith("/"):
         target = _ABSOLUTE.sub("", target)
     path, _, query = target.partition("#")[0].partition("?")
+    if not query:
+        return path, "", None
     kept, token = [], None
     for parameter in re.split("[&;]", query):  # Twisted, and so Synapse, takes both
         name, _, value = parameter.partition("=")

@@ -291,7 +291,9 @@ class Site:
         """The peer's address, or what a trusted proxy says of it; never a caller's own word."""
         peer = http.transport.get_extra_info("peername") if http.transport is not None else None
         address = str(peer[0]) if isinstance(peer, tuple) else None
-        hops = [hop.strip() for hop in ",".join(http.headers.getall("X-Forwarded-For", [])).split(",")]
+        if "X-Forwarded-For" not in http.headers:
+            return address
+        hops = [hop.strip() for hop in ",".join(http.headers.getall("X-Forwarded-For")).split(",")]
         while address is not None and hops and self._is_trusted(address):
             hop = hops.pop()
             if not _is_address(hop):
