@@ -8,10 +8,10 @@ those who waited for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -47,7 +47,7 @@ class SingleFlight(Generic[K, V]):
         self._joined = joined
 
     @contextmanager
-    def join(self, key: K, work: Callable[[], Awaitable[V]]) -> Iterator[Flight[V]]:
+    def join(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> Iterator[Flight[V]]:
         """Where `work()` is done, once for all concurrent callers; its value is valid inside the block."""
         flight = self._board(key, work)
         try:
@@ -55,10 +55,10 @@ class SingleFlight(Generic[K, V]):
         finally:
             self._leave(key, flight)
 
-    def _board(self, key: K, work: Callable[[], Awaitable[V]]) -> Flight[V]:
+    def _board(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> Flight[V]:
         flight = self._flights.get(key)
         if flight is None:
-            flight = Flight(asyncio.ensure_future(_run(work)))
+            flight = Flight(asyncio.create_task(work()))
             flight.task.add_done_callback(lambda task: self._landed(key, flight))
             self._flights[key] = flight
         else:
@@ -86,7 +86,3 @@ class SingleFlight(Generic[K, V]):
     def _forget(self, key: K, flight: Flight[V]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
-
-
-async def _run(work: Callable[[], Awaitable[V]]) -> V:
-    return await work()
