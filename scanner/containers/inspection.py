@@ -233,7 +233,7 @@ class Inspection:
 
     def unpack(self, pieces: Iterable[bytes], packed_size: int) -> tuple[int, int]:
         """Look into what the pieces add up to; gives its size and CRC-32."""
-        held, tail, size, crc, limit, pdf = bytearray(), b"", 0, 0, SEARCHED, False
+        held, tail, size, crc, limit, pdf = bytearray(), bytearray(), 0, 0, SEARCHED, False
         for piece in pieces:
             self.spend(len(piece))
             if not size:
@@ -243,8 +243,9 @@ class Inspection:
             size += len(piece)
             crc = zlib.crc32(piece, crc)
             _require_ratio(size, packed_size)
+            if size > limit:
+                tail = ((tail or held[-_END_RECORD:]) + piece)[-_END_RECORD:]
             held += piece[: max(0, limit + len(piece) - size)]
-            tail = (tail + piece[-_END_RECORD:])[-_END_RECORD:]
         if len(held) < size:
             require(limit == SEARCHED or pdf, Reason.LIMIT)
             if pdf:  # its end says whether it is encrypted

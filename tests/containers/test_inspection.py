@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from scanner.containers.inspection import MAX_DEPTH, MAX_MEMBERS, Part, Unsure
+from scanner.containers.inspection import MAX_DEPTH, MAX_MEMBERS, SEARCHED, STEP, Part, Unsure
 from scanner.verdict import Reason
 from tests.archives import SOUND, TEXT, judged, tar_of, zip_of
 
@@ -82,3 +82,12 @@ def test_a_pdf_is_looked_at_to_its_end_which_says_whether_it_is_encrypted() -> N
 @pytest.mark.slow
 def test_a_pdf_that_is_too_large_to_be_held_is_unpacked() -> None:
     assert judged(zip_of({"a": b"%PDF-1.7\n" + random.Random(1).randbytes(65 * MIB)})) == SOUND
+
+
+@pytest.mark.parametrize("behind", [0, 3, 60_000])
+@pytest.mark.parametrize("size", [SEARCHED - 30, SEARCHED - 2, SEARCHED + 30, SEARCHED + STEP, 40 * STEP + 7])
+def test_the_end_of_a_zip_is_seen_behind_what_is_held(size: int, behind: int) -> None:
+    """Wherever it lies between pieces, and where what is held ends."""
+    member = b"\xff" * size + b"PK\5\6" + bytes(18 + behind)
+    assert judged(zip_of({"a": member})) is not None
+    assert judged(zip_of({"a": member.replace(b"PK", b"KP")})) is None
