@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -13,6 +14,11 @@ import pytest
 from tests.fake_homeserver import FakeHomeserver, until
 from tests.real_clamd import Clamd
 from tests.upstream.rig import Rig
+
+
+# A shell lets what it starts in its background ignore Ctrl-C, and children would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection() -> None:

@@ -126,6 +126,7 @@ WITHOUT_SOURCE = {
     "test_archive_speed.py",
     "test_bootstrap.py",
     "test_docs.py",
+    "test_joined_streams.py",
     "test_documented_commands.py",
 }
 WHOLE_FOLDERS = {"bench", "deploy", "e2e", "contracts", "vectors"}

@@ -37,11 +37,11 @@ def begins_cpio(part: Part, offset: int) -> bool:
     dialect = _DIALECTS[part.read(offset, 6)]
     digits = part.read(offset, dialect.header)[dialect.name_size]
     try:
-        size = int(digits, dialect.base)
+        size = int(digits.strip(b" \0"), dialect.base)  # GNU cpio takes blanks
     except ValueError:
         return False
     end = offset + dialect.header + size
-    return not size or (size <= _MAX_NAME_FOUND and part.read(end - 1, 1) == b"\0")
+    return (not size and digits.isdigit()) or (size <= _MAX_NAME_FOUND and part.read(end - 1, 1) == b"\0")
 
 
 def check_cpio(part: Part, inspection: Inspection) -> None:

@@ -6,7 +6,6 @@ and MP3. A signature alone is chance in a long video: each hit is held against m
 
 from __future__ import annotations
 
-import lzma
 import re
 import struct
 import zlib
@@ -40,17 +39,11 @@ _RECORD = struct.Struct("<4s5H3L2H")
 _METHODS = {*range(11), 12, 14, 16, 18, 19, 20, *range(93, 100)}
 _MAX_VERSION = 63
 _NAME = re.compile(rb"[^\0-\x1f]+")
-# A list of Kotlin's own types, in every Android app that is written in it: as LZMA it makes sense now and
-# then, and unpacks to what begins with a control character.
-_KOTLIN = re.compile(rb"\0{3}\x03\0{3}\x01\0{3}[\0-\x09]\0{3}[\x01-\x09]\n")
 _ZSTD_BLOCK_LIMIT = 128 * 1024
 # What zlib says where 7-Zip, too, goes no further; its decoder is not as strict about the rest.
 _NO_DEFLATE = ("header", "block type", "stored block", "too many length", "code lengths set", "too far back")
 _MAX_WIM_HEADER = 64 * 1024
 _GZIP_SAMPLE, _GZIP_CONTENT = 4096, 16
-_LZMA_LEAST, _LZMA_CONTENT, _LZMA_DICTIONARY = 14, 16, b"\0\x10\0\0"
-_UNKNOWN_SIZE = b"\xff" * 8
-_ALSO_LZMA = (b"\xfd7zXZ\0", b"LZIP")
 
 
 def contains_container(part: Part, begin: int = 0, end: int = SEARCHED) -> bool:
@@ -153,16 +146,25 @@ def _is_wim(part: Part, offset: int) -> bool:
 
 
 def _is_old_cpio(part: Part, offset: int) -> bool:
-    """As 7-Zip knows one: a sound mode, few links, a proper name (cpio.5)."""
+    """As GNU cpio or 7-Zip know one: a sound mode, a proper name (cpio.5)."""
     header = part.read(offset, 26)
     if len(header) < 26:
         return False
     numbers = struct.unpack("<13H" if header[0] == 0xC7 else ">13H", header)
-    mode, links, name_size = numbers[3], numbers[6], numbers[10]
-    if mode >> 12 not in (1, 2, 4, 6, 8, 10, 12) or not 0 < links < 1024 or not 1 < name_size <= 4096:
+    mode, name_size = numbers[3], numbers[10]
+    if mode >> 12 not in (1, 2, 4, 6, 8, 10, 12) or not 1 < name_size <= 4096:
         return False
     name = part.read(offset + 26, name_size)
     return name.endswith(b"\0") and bool(_NAME.fullmatch(name[:-1]))
+
+
+def _is_lha(part: Part, offset: int) -> bool:
+    """Two bytes before: a header of level 0 or 1 with its checksum, or one of level 2."""
+    header = part.read(offset - 2, 2 + 256)
+    if offset < 2 or len(header) < 22:
+        return False
+    size, checksum, level = header[0], header[1], header[20]
+    return level == 2 or (level < 2 and size >= 20 and sum(header[2 : 2 + size]) & 0xFF == checksum)
 
 
 def _is_long_enough(_part: Part, _offset: int) -> bool:
@@ -179,6 +181,7 @@ _CONFIRM: dict[bytes, Callable[[Part, int], bool]] = {
     b"BZ": _is_long_enough,
     b"\x28\xb5": _is_zstd,
     b"us": _is_tar,
+    b"-l": _is_lha,
     b"07": begins_cpio,
     b"xa": _is_long_enough,
     b"MS": lambda part, offset: part.read(offset, 4) == b"MSCF" or _is_wim(part, offset),
@@ -188,41 +191,3 @@ _CONFIRM: dict[bytes, Callable[[Part, int], bool]] = {
     b"\xc7\x71": _is_old_cpio,
     b"\x71\xc7": _is_old_cpio,
 }
-
-
-def is_lzma_for_x86(head: bytes) -> bool:
-    """Whether these bytes begin 7-Zip's form of a .lzma file for x86 code."""
-    return head[:1] in (b"\0", b"\1") and not _KOTLIN.match(head) and is_lzma(head[1:])
-
-
-def is_lzma(head: bytes) -> bool:
-    """Whether these bytes begin a bare .lzma file, which has no signature.
-
-    Python reads on behind one that holds nothing, be that .lzma, .xz or .lz (tried, liblzma 5.4.1).
-    """
-    rest, before = head, 0
-    while _has_lzma_header(rest):
-        # For these few bytes the least dictionary does: 4 GiB of it may be more than there is.
-        size = rest[5:13] if int.from_bytes(rest[5:13], "little") < _LZMA_CONTENT else _UNKNOWN_SIZE
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
-        try:
-            content = decoder.decompress(rest[:1] + _LZMA_DICTIONARY + size + rest[13:], _LZMA_CONTENT)
-        except lzma.LZMAError:
-            return False
-        if content or not decoder.eof:
-            return decoder.eof or len(content) == _LZMA_CONTENT or before > 0
-        rest, before = decoder.unused_data, before + 1
-        if size == _UNKNOWN_SIZE or rest.startswith(_ALSO_LZMA):
-            return True
-    return before > 1  # one of size 0 begins many an old Office file's `\1Ole`
-
-
-def _has_lzma_header(head: bytes) -> bool:
-    """Its five properties and its size make sense, and the first byte behind them is zero."""
-    size = head[5:13]
-    if _KOTLIN.match(head) or len(head) < _LZMA_LEAST or head[0] >= 9 * 5 * 5 or head[13]:
-        return False
-    dictionary = int.from_bytes(head[1:5], "little")
-    lowest = dictionary & -dictionary
-    is_usual = dictionary in (lowest, 3 * lowest, _IN_ZIP64)
-    return bool(dictionary) and is_usual and (not size[7] or size == _UNKNOWN_SIZE)

@@ -12,10 +12,11 @@ from scanner.containers.ar import check_ar
 from scanner.containers.cab import check_cab
 from scanner.containers.cpio import check_cpio
 from scanner.containers.documents import check_headless_pdf, check_pdf
-from scanner.containers.embedded import contains_container, is_lzma, is_lzma_for_x86
+from scanner.containers.embedded import contains_container
 from scanner.containers.frames import check_compress, check_lz4, check_zstd
 from scanner.containers.inspection import PDF_WITHIN, Check, Format, Inspection, Part, ambiguous
 from scanner.containers.iso import check_iso
+from scanner.containers.lzma_alone import begins_lzma
 from scanner.containers.office import check_ole2
 from scanner.containers.pdf_objects import search_for_objects
 from scanner.containers.rar import check_rar
@@ -85,6 +86,8 @@ _MAGIC = re.compile(
         | \x1f(?: \x9e\x08 | \xa0 | \x1e.{4}[\x01-\x19] )                 # old gzip, lzh, pack
         | !<thin>\n | \xc7\x71 | \x71\xc7 | xar!                       # thin ar, binary cpio, xar
         | WARC/ | \#mtree | begin(?:-base64)?\x20[0-7]{3}
+        | \x3a\xff\x26\xed | .{64}\x7f\x10\xda\xbe | \x45\x3d\xcd\x28     # Android's images, VDI, cramfs
+        | 0\.9\d{5}\n                                                    # deb of old
         | ISc\( | ITSF | MSWIM\0\0\0 | WLPWM\0\0\0 | SZDD               # chm, wim
         | ..-[lp][hmz][a-z0-9]- | \x60\xea.[\0-\n] | .{7}\*\*ACE\*\*      # lha, arj, ace
         | ALZ\x01 | EGGA | ZOO\x20 | SIT! | StuffIt
@@ -99,6 +102,7 @@ _DMG_TRAILER = 512
 # NTFS, exFAT and FAT; a disk with a partition table (GPT).
 _BOOT_SECTOR = re.compile(rb"[\xeb\xe9]..(?:NTFS    |EXFAT   |.{51}FAT|.{79}FAT32)|.{512}EFI PART", re.DOTALL)
 _SUPERBLOCK = 1024
+_INTEL_HEX = re.compile(rb":((?:[0-9A-Fa-f]{2}){5,260})[\r\n]")
 
 
 def by_ends(part: Part) -> Format | None:
@@ -125,9 +129,9 @@ def _kind(part: Part, head: bytes) -> str | None:
         return "zip"
     if begins_tar(head[:BLOCK]):
         return "tar"
-    if is_lzma(head):
+    if begins_lzma(part):
         return "lzma"
-    return "other" if is_lzma_for_x86(head) else None
+    return "other" if begins_lzma(part, for_x86=True) or _is_intel_hex(head) else None
 
 
 def by_inside(part: Part) -> Format | None:
@@ -149,6 +153,12 @@ def _is_image(part: Part, head: bytes) -> bool:
     if part.read(_VOLUME_DESCRIPTOR, 5) == b"BEA01" or part.read(part.size - _DMG_TRAILER, 4) == b"koly":
         return True
     return bool(_BOOT_SECTOR.match(head)) or _is_ext(part)
+
+
+def _is_intel_hex(head: bytes) -> bool:
+    """A line of bytes that add up to nothing."""
+    line = _INTEL_HEX.match(head)
+    return bool(line and not sum(bytes.fromhex(line[1].decode())) & 0xFF)
 
 
 def _is_ext(part: Part) -> bool:

@@ -17,21 +17,21 @@ LONGEST = 32
 _WINDOW = 24 * 1024
 _SIGNATURES = re.compile(
     rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\xfd7zXZ\0|\x1f\x8b\x08|BZh[1-9]1AY&SY|\x28\xb5\x2f(?=\xfd)"
-    rb"|ustar|07070[127][0-9A-Fa-f]{8}|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
+    rb"|ustar|07070[127][0-9A-Fa-f \0]{8}|-lh[0-9d]-|xar!\0\x1c\0\x01|MSWIM\0\0\0|hsqs|MSCF\0\0\0\0"
     rb"|CD001\x01\0|BEA01\x01\0"
 )
 # Where none of these is, there is no signature.
 _LITERALS = (
     *(b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\xfd7zXZ\0", b"\x1f\x8b\x08", b"1AY&SY"),
     *(b"\x28\xb5\x2f\xfd", b"ustar", b"070701", b"070702", b"070707", b"xar!\0\x1c\0\x01"),
-    *(b"MSWIM\0\0\0", b"hsqs", b"MSCF\0\0\0\0", b"CD001\x01\0", b"BEA01\x01\0"),
+    *(b"-lh", b"MSWIM\0\0\0", b"hsqs", b"MSCF\0\0\0\0", b"CD001\x01\0", b"BEA01\x01\0"),
 )
-# Old cpio in both byte orders, with the higher bytes of its mode, number of links and name's size (cpio.5):
+# Old cpio in both byte orders, with the higher bytes of its mode and name's size (cpio.5):
 # its two bytes are everywhere. Each alone, as patterns with alternatives are slow.
 _MODE = rb"[\x10-\x2f\x40-\x4f\x60-\x6f\x80-\x8f\xa0-\xaf\xc0-\xcf]"
 _OLD_CPIO = {
-    b"\xc7\x71": re.compile(rb"\xc7\x71(?=.{5}%b.{5}[\0-\x03].{7}[\0-\x10])" % _MODE, re.DOTALL),
-    b"\x71\xc7": re.compile(rb"\x71\xc7(?=.{4}%b.{5}[\0-\x03].{7}[\0-\x10])" % _MODE, re.DOTALL),
+    b"\xc7\x71": re.compile(rb"\xc7\x71(?=.{5}%b.{13}[\0-\x10])" % _MODE, re.DOTALL),
+    b"\x71\xc7": re.compile(rb"\x71\xc7(?=.{4}%b.{13}[\0-\x10])" % _MODE, re.DOTALL),
 }
 _FEW = 64
 

@@ -7,6 +7,8 @@ they are in the archive by clamd and 7-Zip, with their holes by others; so both 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import compress, count
 
 from scanner.containers.inspection import Inspection, Part, ambiguous, require
 from scanner.containers.pax import check_holes, sparse_records
@@ -19,7 +21,14 @@ _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 _MAGIC = slice(257, 265)
 _MAGICS = (b"ustar\x0000", b"ustar  \0", bytes(8))
 _FILES, _EMPTY, _TEXTS, _PAX, _SPARSE = b"\x0007", b"123456", b"LKxg", b"xg", b"S"
-_IN_OCTAL = re.compile(rb"[ 0-7]")
+# As one reader or another has a checksum: in blanks of any kind, with `0o` before it and lines in it.
+_CHECKSUM_DIGITS = re.compile(
+    rb"[\0\s\x1c-\x1f]*\+?(?:0[oO]_?)?([0-7][0-7_]*)(?:[\0\s\x1c-\x1f].*)?", re.DOTALL
+)
+_IS_DIGIT, _IS_BINARY, _IS_ZERO = (
+    bytes(byte in some for byte in range(256)) for some in (b"01234567_", b"\x80", b"\0")
+)
+_HIGH = bytes(range(128, 256))
 _SEARCHED_BLOCKS = 16
 _MAX_TEXT = 1024 * 1024
 
@@ -38,11 +47,27 @@ def begins_tar_later(part: Part) -> bool:
 
 def has_tar_header(blocks: bytes) -> bool:
     """Whether one of these whole blocks is a header: GNU tar complains, and goes on to the first one."""
-    first, third = blocks[_CHECKSUM.start :: BLOCK], blocks[_CHECKSUM.start + 2 :: BLOCK]
-    candidates = (match.start() for match in _IN_OCTAL.finditer(first))
-    return any(
-        _IN_OCTAL.match(third, i) and is_tar_header(blocks[i * BLOCK : (i + 1) * BLOCK]) for i in candidates
-    )
+    return any(is_tar_header(blocks[i * BLOCK : (i + 1) * BLOCK]) for i in _checksums(blocks))
+
+
+def _checksums(blocks: bytes) -> Iterator[int]:
+    """The blocks with what may be one: a sum of 500 bytes has three digits, or is binary.
+
+    A byte for each block, and one operation for all of them.
+    """
+    places = range(_CHECKSUM.start, _CHECKSUM.stop)
+    digits = [_where(_IS_DIGIT, blocks, place) for place in places]
+    found = _where(_IS_BINARY, blocks, places[0])
+    for place in places[1:5]:
+        found &= found and _where(_IS_ZERO, blocks, place)
+    for one, two, three in zip(digits, digits[1:], digits[2:], strict=False):
+        found |= one & two & three
+    if found:
+        yield from compress(count(), found.to_bytes(len(blocks) // BLOCK + 1, "little"))
+
+
+def _where(wanted: bytes, blocks: bytes, place: int) -> int:
+    return int.from_bytes(blocks[place::BLOCK].translate(wanted), "little")
 
 
 def begins_tar(block: bytes) -> bool:
@@ -54,11 +79,29 @@ def begins_tar(block: bytes) -> bool:
 
 
 def is_tar_header(block: bytes) -> bool:
-    """Whether these 512 bytes are a header with a right checksum."""
-    if len(block) < BLOCK or block[0] == 0:
+    """Whether some reader takes these 512 bytes for a header, by their checksum, of signed bytes or not."""
+    if len(block) < BLOCK or (said := _checksum(block[_CHECKSUM])) is None:
         return False
-    said = _octal(block[_CHECKSUM])
-    return said is not None and said == sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+    counted = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
+    high = len(counted) - len(counted.translate(None, _HIGH))
+    return said + 256 * high in (_sum(block), _sum(block) + 256 * high)
+
+
+def _is_sound(block: bytes) -> bool:
+    """Whether all do."""
+    return len(block) == BLOCK and block[0] != 0 and _octal(block[_CHECKSUM]) == _sum(block)
+
+
+def _sum(block: bytes) -> int:
+    """With blanks in its own place."""
+    return sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+
+
+def _checksum(field: bytes) -> int | None:
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    match = _CHECKSUM_DIGITS.fullmatch(field)
+    return int(match[1].replace(b"_", b""), 8) if match else None
 
 
 def check_tar(part: Part, inspection: Inspection) -> None:
@@ -69,7 +112,7 @@ def check_tar(part: Part, inspection: Inspection) -> None:
     offset, in_two_ways, holes = 0, False, list[tuple[bytes, bytes]]()
     while (block := part.read(offset, BLOCK)).strip(b"\0"):
         inspection.member()
-        require(is_tar_header(block), Reason.DAMAGED)
+        require(_is_sound(block), Reason.DAMAGED)
         require(block[_MAGIC] in _MAGICS)
         if block[_MAGIC] != magic:
             inspection.must_be_opened()
