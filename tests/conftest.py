@@ -15,7 +15,6 @@ from tests.fake_homeserver import FakeHomeserver, until
 from tests.real_clamd import Clamd
 from tests.upstream.rig import Rig
 
-
 # A shell lets what it starts in its background ignore Ctrl-C, and children would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
