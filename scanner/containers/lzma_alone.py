@@ -21,9 +21,10 @@ _ANY_DICTIONARY = 0xFFFFFFFF
 # For liblzma this is a stream of size 0, with a dictionary of none.
 _NOTHING = re.compile(rb"(?:[\0-\xe0]\0{17})*")
 _NOTHING_SIZE = 18
-_STEP = _NOTHING_SIZE * 14_000
+_STEP = _NOTHING_SIZE * 2_000
 _ZEROS = bytes(_STEP)
-_MOST_EMPTY = 100
+# More is not looked at in a go: the event loop waits.
+_MOST_EMPTY, _MOST_ZEROS = 16, 64 * 1024
 # What readers go on with behind empty streams.
 _STREAM = re.compile(
     rb"\xfd7zXZ\0|LZIP|\x1f\x8b|BZh|\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18|\x04\x22\x4d\x18|\x02\x21\x4c\x18"
@@ -84,9 +85,9 @@ def _end_of_empty(head: bytes, *, for_x86: bool) -> int | bool:
     decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
     try:
         content = decoder.decompress(head[:1] + _DICTIONARY + size + head[13:], _CONTENT)
-        # Many a file begins with zeros, which decode to zeros: it takes more than that.
+        # Many a file begins with zeros, which decode to zeros: those alone are nothing.
         if len(content) == _CONTENT and not any(head[1:5]) and not any(content):
-            return any(decoder.decompress(b"", _MIB))
+            return any(decoder.decompress(b"", _MOST_ZEROS))
     except lzma.LZMAError:
         return False
     if content or not decoder.eof or size == _UNKNOWN_SIZE:
