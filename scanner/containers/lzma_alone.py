@@ -52,8 +52,8 @@ def begins_lzma(part: Part, *, for_x86: bool = False) -> bool:
         if offset > 1 and _STREAM.match(head):
             return True
         end = _end_of_empty(head, for_x86=for_x86)
-        if isinstance(end, bool):
-            return end
+        if not end:
+            return _is_stream(head, for_x86=for_x86)
         offset += end
     return True
 
@@ -75,8 +75,20 @@ def _end(match: re.Match[bytes] | None) -> int:
     return match.end() if match else 0
 
 
-def _end_of_empty(head: bytes, *, for_x86: bool) -> int | bool:
-    """Where a stream ends that holds nothing; else whether there is a stream at all."""
+def _end_of_empty(head: bytes, *, for_x86: bool) -> int:
+    """Where a stream of size 0 ends, behind which there may be another; 0 if this is none."""
+    if any(head[5:13]) or not _is_header(head, for_x86=for_x86):
+        return 0
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+    try:
+        decoder.decompress(head[:1] + _DICTIONARY + head[5:])
+    except lzma.LZMAError:
+        return 0
+    return len(head) - len(decoder.unused_data) if decoder.eof else 0
+
+
+def _is_stream(head: bytes, *, for_x86: bool) -> bool:
+    """Whether bytes come out of it; or it says itself that there are none, which is no chance."""
     if not _is_header(head, for_x86=for_x86):
         return False
     if _is_for_7zip_alone(head[0]):
@@ -90,9 +102,7 @@ def _end_of_empty(head: bytes, *, for_x86: bool) -> int | bool:
             return any(decoder.decompress(b"", _MOST_ZEROS))
     except lzma.LZMAError:
         return False
-    if content or not decoder.eof or size == _UNKNOWN_SIZE:
-        return decoder.eof or len(content) == _CONTENT
-    return len(head) - len(decoder.unused_data)
+    return decoder.eof or len(content) == _CONTENT
 
 
 def _is_header(head: bytes, *, for_x86: bool) -> bool:
