@@ -24,7 +24,7 @@ _NOTHING_SIZE = 18
 _STEP = _NOTHING_SIZE * 2_000
 _ZEROS = bytes(_STEP)
 # More is not looked at in a go: the event loop waits.
-_MOST_EMPTY, _MOST_ZEROS = 16, 64 * 1024
+_MOST_EMPTY, _MOST_ZEROS, _MOST_BESIDES_ZEROS = 16, 64 * 1024, 16
 # What readers go on with behind empty streams.
 _STREAM = re.compile(
     rb"\xfd7zXZ\0|LZIP|\x1f\x8b|BZh|\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18|\x04\x22\x4d\x18|\x02\x21\x4c\x18"
@@ -59,19 +59,26 @@ def begins_lzma(part: Part, *, for_x86: bool = False) -> bool:
 
 
 def _behind_nothing(part: Part, offset: int) -> int | None:
-    """The offset behind all that stands for nothing; None where that is a lot, and not mere zeros."""
+    """The offset behind all that stands for nothing; None where that is a lot besides zeros."""
     if not _NOTHING.fullmatch(part.read(offset, _NOTHING_SIZE)):
         return offset
+    besides_zeros = 0
     while step := part.read(offset, _STEP):
         if step == _ZEROS:
             offset += _STEP
             continue
-        end = _end(_NOTHING.match(step))
-        return None if end == _STEP else offset + end
+        end = _end_of_nothing(step)
+        offset += end
+        besides_zeros += len(step) - step.count(0)
+        if end < _STEP:
+            return offset
+        if besides_zeros > _MOST_BESIDES_ZEROS:
+            return None
     return offset
 
 
-def _end(match: re.Match[bytes] | None) -> int:
+def _end_of_nothing(step: bytes) -> int:
+    match = _NOTHING.match(step)
     return match.end() if match else 0
 
 

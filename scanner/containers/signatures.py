@@ -30,8 +30,8 @@ _LITERALS = (
 # its two bytes are everywhere. Each alone, as patterns with alternatives are slow.
 _MODE = rb"[\x10-\x2f\x40-\x4f\x60-\x6f\x80-\x8f\xa0-\xaf\xc0-\xcf]"
 _OLD_CPIO = {
-    b"\xc7\x71": re.compile(rb"\xc7\x71(?=.{5}%b.{13}[\0-\x10])" % _MODE, re.DOTALL),
-    b"\x71\xc7": re.compile(rb"\x71\xc7(?=.{4}%b.{13}[\0-\x10])" % _MODE, re.DOTALL),
+    b"\xc7\x71": re.compile(rb"\xc7\x71(?=.{19}[\0-\x10])(?=.{5}%b)" % _MODE, re.DOTALL),
+    b"\x71\xc7": re.compile(rb"\x71\xc7(?=.{18}[\0-\x10])(?=.{4}%b)" % _MODE, re.DOTALL),
 }
 _FEW = 64
 

@@ -66,6 +66,7 @@ def test_bare_lzma_is_recognised_and_pictures_are_not() -> None:
 def test_zeros_alone_and_what_follows_them_are_no_lzma(size: int) -> None:
     for behind in (b"", b"text", b"\x89PNG\r\n", bytes(7) + packed(TEXT, "lzma")):
         assert not begins_lzma(Part.of(bytes(size // 18 * 18) + behind))
+        assert not begins_lzma(Part.of(b"1" + bytes(size // 18 * 18 - 1) + behind))
 
 
 def test_what_stands_for_nothing_over_and_over_is_not_searched_to_its_end() -> None:
