@@ -50,6 +50,29 @@ def test_a_link_replaces_nothing_and_is_not_had_everywhere(directory: Path) -> N
         durable.link(directory / "absent", directory / "other")
 
 
+def test_every_directory_with_a_new_name_is_flushed_whatever_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed, fsync = list[str](), os.fsync
+
+    def noting(fd: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        fsync(fd)
+
+    durable.write(tmp_path / "file", [b"x"], tmp_path / "draft")
+    monkeypatch.setattr(os, "fsync", noting)
+    assert durable.link(tmp_path / "file", tmp_path / "a" / "b" / "name")
+    assert flushed == ["a", tmp_path.name, "b"]
+    flushed.clear()
+    with pytest.raises(FileNotFoundError):
+        durable.link(tmp_path / "absent", tmp_path / "c" / "d" / "name")
+    assert flushed == ["c", tmp_path.name]
+    flushed.clear()
+    with pytest.raises(OSError, match="too long"):
+        durable.make_directory(tmp_path / "e" / ("f" * 300))
+    assert flushed == [tmp_path.name]
+
+
 def test_of_many_at_once_one_is_first_and_whole(directory: Path) -> None:
     def write(number: int) -> bool:
         return durable.write(directory / "name", [bytes([number])] * 1000, directory / f"draft{number}")

@@ -42,8 +42,8 @@ def _searching_for(*literals: bytes) -> BytesAhoCorasick:
 
 
 _ANY_LITERAL = _searching_for(*_LITERALS)
-# All others have zeros, or what is no ASCII, within `LONGEST`; not so a cpio and a tar.
-_ANY_IN_TEXT = _searching_for(b"1AY&SY", b"ustar", b"070701", b"070702", b"070707")
+# All others have zeros, or what is no ASCII, within `LONGEST`; not so a cpio, a tar and an LHA.
+_ANY_IN_TEXT = _searching_for(b"1AY&SY", b"ustar", b"070701", b"070702", b"070707", b"-lh")
 _MAGICS = [(_searching_for(magic), header) for magic, header in _OLD_CPIO.items()]
 _OBJ = _searching_for(b"obj")
 

@@ -57,9 +57,8 @@ def _checksums(blocks: bytes) -> Iterator[int]:
     """
     places = range(_CHECKSUM.start, _CHECKSUM.stop)
     digits = [_where(_IS_DIGIT, blocks, place) for place in places]
-    found = _where(_IS_BINARY, blocks, places[0])
-    for place in places[1:5]:
-        found &= found and _where(_IS_ZERO, blocks, place)
+    found = _where(_IS_BINARY, blocks, places[0]) & _where(_IS_ZERO, blocks, places[1])
+    found &= _where(_IS_ZERO, blocks, places[2])
     for one, two, three in zip(digits, digits[1:], digits[2:], strict=False):
         found |= one & two & three
     if found:

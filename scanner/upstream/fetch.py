@@ -65,7 +65,7 @@ class Fetched:
     """Media, and to another homeserver the JSON object that goes with them, as it came."""
 
     body: Body
-    metadata: bytes = b""
+    metadata: bytes
 
 
 @dataclass(frozen=True, slots=True)

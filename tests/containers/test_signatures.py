@@ -75,10 +75,10 @@ def test_old_cpio_is_found_among_many_of_its_magics(header: bytes, magics: int) 
 
 
 def test_signatures_without_zeros_are_found_in_text() -> None:
-    """A tar may be text, and so may be what comes before the zero in a cpio."""
+    """A tar may be text, and so may be what comes before the zero in a cpio or an LHA."""
     text = b"PK\3\4, hsqs and Rar!\x1a\x07\n" * 99
     assert found_in(text) == []
-    for signature in (b"BZh91AY&SY", b"ustar ", b"ustar0", b"07070100c0ffee"):
+    for signature in (b"BZh91AY&SY", b"ustar ", b"ustar0", b"07070100c0ffee", b"-lh5-"):
         assert len(text) in found_in(text + signature + text)
     assert len(found_in(text + b"\0")) == 3 * 99
 
