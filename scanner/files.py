@@ -20,6 +20,7 @@ from typing import TypeVar
 from scanner.admission import Budget, Reservation
 from scanner.errors import Unreadable
 from scanner.media import STEP, Body, BodyWriter
+from scanner.readable import readable
 
 STANDARD_INPUT = "-"
 
@@ -189,16 +190,10 @@ async def _undisturbed(work: Callable[[], _Result]) -> _Result:
 
 async def _piece(fd: int) -> bytes:
     """The next bytes of a pipe, a terminal or a file; b"" at its end. No thread waits for them."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
     try:
-        loop.add_reader(fd, readable.set)
-    except PermissionError:  # epoll takes no files, which are always readable
+        await readable(fd)
+    except PermissionError:  # a file, which always is
         return await asyncio.to_thread(os.read, fd, STEP)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(fd)
     return os.read(fd, STEP)
 
 

@@ -17,7 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from scanner.readable import readable
+
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_LONGEST_LINE = 64 * 1024
 
 # Standard input is the leash: a line when we are done, just an end when we died. The shell becomes the
 # program, so its process ID is the child's.
@@ -80,15 +83,21 @@ class LeashedProcess:
         return self._process.stdout
 
     async def lines(self) -> AsyncIterator[str]:
-        """What it writes, line by line, to the end; once."""
-        reader = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(reader)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self.log)
-        try:
-            while line := await _line(reader):
-                yield line.rstrip()
-        finally:
-            transport.close()
+        """What it writes to the pipe, line by line, to the end; once. A line over 64 KiB is left out."""
+        rest = b""
+        while piece := await self._piece():
+            *ended, rest = (rest + piece).split(b"\n")
+            for line in filter(_is_short, ended):
+                yield _text(line)
+            rest = rest[: _LONGEST_LINE + 1]  # too long, whatever follows
+        if rest and _is_short(rest):
+            yield _text(rest)
+
+    async def _piece(self) -> bytes:
+        if self.log is None:
+            return b""
+        await readable(self.log.fileno())
+        return os.read(self.log.fileno(), _LONGEST_LINE)
 
     def poll(self) -> int | None:
         """Its exit status (negative: the signal that killed it), None while it runs."""
@@ -133,8 +142,9 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=PATH)
 
 
-async def _line(log: asyncio.StreamReader) -> str:
-    """The next line with its end; "" at the end of the log."""
-    while True:
-        with suppress(ValueError):  # longer than the reader's limit, which threw it away
-            return (await log.readline()).decode(errors="replace")
+def _is_short(line: bytes) -> bool:
+    return len(line) <= _LONGEST_LINE
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip()

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from scanner.readable import readable
 from scanner.unpacking.protocol import (
     SEALS,
     Born,
@@ -89,7 +90,7 @@ class Worker:
         while True:
             with suppress(BlockingIOError), _ended_if_broken():
                 return receive(self._connection)
-            await _readable(self._connection)
+            await readable(self._connection.fileno())
 
 
 def _checked(datagram: bytes, descriptors: list[int]) -> Content | Done | Failed:
@@ -119,16 +120,6 @@ def _ended_if_broken() -> Iterator[None]:
         yield
     except ConnectionError:
         raise EOFError from None
-
-
-async def _readable(connection: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(connection.fileno(), readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(connection.fileno())
 
 
 def _bury(process: int) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from scanner.clamd.leash import LeashedProcess
 
@@ -167,3 +171,38 @@ def test_a_directory_that_is_not_there_is_an_error_and_leaks_nothing() -> None:
     with pytest.raises(FileNotFoundError):
         LeashedProcess(["true"], environment=_ENVIRONMENT, directory=Path("/nonexistent"))
     assert descriptors(os.getpid()) == before
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_the_lines_of_a_programs_output(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    async def read() -> None:
+        child = start("printf", r"one \ntwo\n\n\377\nno end")
+        assert [line async for line in child.lines()] == ["one", "two", "", "\ufffd", "no end"]
+        await child.end(grace=5)
+
+    run(read())
+
+
+async def test_a_line_that_does_not_end_is_left_out_whole() -> None:
+    """Its tail, which may be a name in somebody's archive, must not pass for a line of its own."""
+    child = start("sh", "-c", "echo before; head -c 10000000 /dev/zero; echo Database; echo behind")
+    assert [line async for line in child.lines()] == ["before", "behind"]
+    await child.end(grace=5)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_descriptor_that_is_given_back_is_closed_once(
+    run: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:
+    """Closed once more a turn later, it would be somebody else's: a clamd's connection, or media."""
+
+    async def read_and_reopen() -> None:
+        child = start("true")
+        assert [line async for line in child.lines()] == []
+        await child.end(grace=5)
+        others = [os.open("/dev/null", os.O_RDONLY) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        for fd in others:
+            os.close(fd)  # raises where it is no longer open
+
+    run(read_and_reopen())

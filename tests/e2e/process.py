@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import subprocess
 import time
@@ -9,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _TAIL = 4000
+_NOT_EPHEMERAL = range(10000, 32768)  # ip(7), ip_local_port_range
 
 
 class Child:
@@ -51,9 +54,9 @@ class Child:
         deadline = time.monotonic() + seconds
         while not ready():
             if self._started().poll() is not None:
-                raise AssertionError(f"ended with {self._started().returncode}:\n{self._tail()}")
+                raise AssertionError(f"ended with {self._started().returncode}:\n{self.tail()}")
             if time.monotonic() > deadline:
-                raise AssertionError(f"not ready after {seconds} s:\n{self._tail()}")
+                raise AssertionError(f"not ready after {seconds} s:\n{self.tail()}")
             time.sleep(0.05)
 
     def terminate(self, seconds: float) -> int:
@@ -66,18 +69,22 @@ class Child:
             process.kill()
             return process.wait()
 
+    def tail(self) -> str:
+        """The end of what it wrote."""
+        return self.output.read_text(errors="replace")[-_TAIL:]
+
     def _started(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "not started"
         return self._process
 
-    def _tail(self) -> str:
-        return self.output.read_text(errors="replace")[-_TAIL:]
-
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Loopback ports that nobody listens on, and that no outgoing connection takes meanwhile."""
+    servers: list[socket.socket] = []
+    while len(servers) < count:
+        with contextlib.suppress(OSError):  # somebody does
+            servers.append(socket.create_server(("127.0.0.1", random.choice(_NOT_EPHEMERAL))))
+    ports: list[int] = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
     return ports

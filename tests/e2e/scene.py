@@ -119,9 +119,12 @@ class Scene:
 
     async def until(self, holds: Callable[[], bool], within: float = 10.0) -> None:
         """Wait for what is asked of the product or the kernel, without holding up the homeserver."""
-        async with asyncio.timeout(within):
-            while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - it is another process's event
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(within):
+                while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - it is another process's event
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"not so after {within} s:\n{self.product.process.tail()}") from None
 
     async def until_ready(self, within: float = 20.0) -> None:
         await self.until(lambda: self.product.answers("ready"), within)
@@ -146,7 +149,7 @@ class Scene:
         """Start the product, at first and after its end."""
         self.product.process.start()
         self.served.clear()
-        await self.until(lambda: self.product.answers("live"), 20)
+        await asyncio.to_thread(self.product.process.wait_until, lambda: self.product.answers("live"), 20)
 
     def metric(self, name: str, **labels: str) -> float:
         return self.product.metric(name, **labels)
