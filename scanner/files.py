@@ -177,7 +177,7 @@ def _copy(file: File, writer: BodyWriter) -> None:
 
 async def _undisturbed(work: Callable[[], _Result]) -> _Result:
     """In a thread; returns, even cancelled, only when the thread has let go of its descriptors."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
+    working = asyncio.get_running_loop().run_in_executor(None, work)  # no task: nobody cancels it
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
@@ -26,6 +27,7 @@ Bytes = bytes | memoryview
 
 # Hashing and decrypting this much takes well under 1 ms: what the event loop may be held for.
 STEP = 256 * 1024
+_FREEING = ThreadPoolExecutor(1, "freeing")
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 # Server names per the Matrix spec, appendix "Server Name"; media IDs per "Matrix Content (mxc://) URIs".
@@ -115,7 +117,7 @@ class Body:
 
     def retain(self) -> Self:
         """One more holder; each must `release` once."""
-        if not self._references:
+        if self._references < 1:
             raise RuntimeError("a closed body cannot be retained")
         self._references += 1
         return self
@@ -124,7 +126,7 @@ class Body:
         """One holder less."""
         self._references -= 1
         if self._references == 0:
-            _free(self._fd, self.size, self.room)
+            free(self._fd, self.size, self.room)
             self._fd = -1
 
     def fileno(self) -> int:
@@ -172,11 +174,14 @@ class BodyWriter:
         seal(self._fd)
         if self._room is not None:
             self._room.shrink(self.size)
-        return Body(self._fd, self.size, self._hash.digest(), self._room, content_type, disposition)
+        fd, self._fd = self._fd, -1
+        return Body(fd, self.size, self._hash.digest(), self._room, content_type, disposition)
 
     def discard(self) -> None:
-        """Give everything back without a body."""
-        _free(self._fd, self.size, self._room)
+        """Give everything back, unless a body has it."""
+        if self._fd != -1:
+            free(self._fd, self.size, self._room)
+            self._fd = -1
 
     def _give_room_back(self) -> None:
         if self._room is not None:
@@ -234,7 +239,7 @@ class Sample:
             yield
         finally:
             self._plaintext = None
-            _free(fd, self.size)
+            free(fd, self.size)
 
     def read(self, offset: int, length: int) -> bytes:
         """At most `length` bytes from `offset`."""
@@ -247,6 +252,10 @@ class Sample:
     def as_file(self) -> AbstractContextManager[int]:
         """A fresh read-only descriptor of the sealed file."""
         return reopened(self._fileno())
+
+    def own_file(self) -> int:
+        """As `as_file`, for the caller to close: a thread may take longer than the sample is there."""
+        return _reopen(self._fileno())
 
     def _fileno(self) -> int:
         if self._key is None:
@@ -283,10 +292,11 @@ def _append(fd: int, piece: Bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _free(fd: int, size: int, room: Room | None = None) -> None:
+def free(fd: int, size: int, room: Room | None = None) -> None:
     """Close a memory file, then its room.
 
-    Freeing 20 MB takes the kernel 2 ms and more, which are not the event loop's.
+    Freeing 20 MB takes the kernel 2 ms and more, which are not the event loop's. Nor does it wait for a
+    thread of whoever has work for a disk that does not answer.
     """
     try:
         loop = asyncio.get_running_loop() if size > STEP else None
@@ -297,7 +307,7 @@ def _free(fd: int, size: int, room: Room | None = None) -> None:
         if room is not None:
             room.close()
         return
-    closing = loop.run_in_executor(None, os.close, fd)
+    closing = loop.run_in_executor(_FREEING, os.close, fd)
     if room is not None:
         closing.add_done_callback(lambda _: room.close())
 
@@ -307,10 +317,14 @@ def seal(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
 
+def _reopen(fd: int) -> int:
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+
 @contextmanager
 def reopened(fd: int) -> Iterator[int]:
     """The same file through a new read-only descriptor."""
-    fresh = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    fresh = _reopen(fd)
     try:
         yield fresh
     finally:

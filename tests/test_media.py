@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import resource
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -264,6 +265,14 @@ def test_every_reader_has_an_offset_of_its_own(bodies: Bodies) -> None:
         assert os.read(one, 4) == b"4567"
 
 
+def test_a_file_of_its_own_outlives_the_sample() -> None:
+    body = a_body(b"data")
+    fd = Sample(body).own_file()
+    body.release()
+    assert os.read(fd, 10) == b"data"
+    os.close(fd)
+
+
 def test_body_is_closed_with_its_last_holder_and_its_room_once() -> None:
     room = RecordingRoom()
     body = a_body(b"data", room)
@@ -289,6 +298,44 @@ def test_discarded_writer_gives_its_room_back() -> None:
     writer.write(b"data")
     writer.discard()
     assert room.calls == ["close"]
+
+
+def test_writer_that_is_used_up_has_nothing_to_discard() -> None:
+    """Its number is the body's, and in the end somebody else's."""
+    room = RecordingRoom()
+    writer = BodyWriter(room)
+    body = writer.seal()
+    writer.discard()
+    assert body.read(0, 1) == b""
+    body.release()
+    somebody_elses = os.open("/dev/null", os.O_RDONLY)
+    writer.discard()
+    os.close(somebody_elses)
+    assert room.calls == ["shrink 0", "close"]
+
+
+def test_body_that_is_released_too_often_stays_closed() -> None:
+    body = a_body(b"data")
+    body.release()
+    body.release()
+    with pytest.raises(RuntimeError):
+        body.retain()
+
+
+async def test_room_comes_back_while_all_threads_wait_for_a_disk() -> None:
+    answers = threading.Event()
+    waiting = [asyncio.create_task(asyncio.to_thread(answers.wait)) for _ in range(64)]
+    await asyncio.sleep(0.1)
+    room = RecordingRoom()
+    large = a_body(bytes(STEP + 1), room)
+    try:
+        large.release()
+        async with asyncio.timeout(5):
+            while "close" not in room.calls:  # noqa: ASYNC110  # another thread's event
+                await asyncio.sleep(0.01)
+    finally:
+        answers.set()
+        await asyncio.gather(*waiting)
 
 
 @contextmanager

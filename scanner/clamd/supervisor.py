@@ -178,7 +178,7 @@ class EmbeddedClamd:
             async with self._child(binary) as process:
                 await self._attend(process)
         except OSError as problem:
-            self._tell("problem", f"cannot start {binary}: {problem}")
+            self._tell("problem", f"cannot run {binary}: {problem}")
 
     def _prepare(self) -> None:
         self._began_loading = time.monotonic()
@@ -206,11 +206,14 @@ class EmbeddedClamd:
 
     async def _attend(self, process: LeashedProcess) -> None:
         self._tell("started", f"process {process.pid}, signatures: {self.signatures}")
-        async with asyncio.TaskGroup() as group:
-            others = [group.create_task(self._greet()), group.create_task(self._watch_database(process))]
-            await self._read_log(process)
-            for task in others:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                others = [group.create_task(self._greet()), group.create_task(self._watch_database(process))]
+                await self._read_log(process)
+                for task in others:
+                    task.cancel()
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None  # the others were cancelled
         self._tell("ended", _describe(await process.wait()))
 
     async def _greet(self) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from typing import Self
 
@@ -110,20 +111,23 @@ class Mime:
 
     async def identify(self, sample: Sample) -> str:
         """The media type of an opened sample. Raises EngineError."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                return await loop.run_in_executor(self._worker, self._identify, sample)
+                return await asyncio.wrap_future(self._identifying(sample))
         except TimeoutError as error:
             raise EngineError("libmagic did not answer in time", "timeout") from error
         except (magic.MagicException, OSError) as error:
             raise EngineError("libmagic could not read the file", "error") from error
 
-    def _identify(self, sample: Sample) -> str:
-        if not sample.size:
-            return self._magic.from_buffer(b"")
-        with sample.as_file() as fd:
-            return self._magic.from_descriptor(fd)
+    def _identifying(self, sample: Sample) -> Future[str]:
+        """With a file of its own: the thread goes on when nobody waits for it any more."""
+        own = sample.own_file()
+        future = self._worker.submit(self._identify, own, sample.size)
+        future.add_done_callback(lambda _: os.close(own))
+        return future
+
+    def _identify(self, fd: int, size: int) -> str:
+        return self._magic.from_descriptor(fd) if size else self._magic.from_buffer(b"")
 
     def _forbids(self, mime_type: str) -> bool:
         allowed = self._allowed is None or _is_on(self._allowed, mime_type)

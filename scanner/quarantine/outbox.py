@@ -200,8 +200,7 @@ class Outbox:
 
     def _sealing(self, sample: Sample, path: Path) -> Future[None]:
         """The sample stays open for the thread, whoever still waits for it."""
-        with sample.as_file() as fd:
-            own = os.dup(fd)
+        own = sample.own_file()
         future = self._writers.submit(self._seal, own, sample.size, path)
         future.add_done_callback(lambda _: os.close(own))
         return future

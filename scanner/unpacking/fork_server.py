@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import scanner
@@ -76,8 +77,11 @@ class ForkServer:
         if template is self._template:
             how = "template_ended" if template.ended else "template_stalled"
             self._publish(ProcessChanged(NAME, "ended", how))
+            self._template = None
             _ = template.close()
-            self._template = self._start() if template.useful else None
+            if template.useful:
+                with suppress(OSError):  # whoever needs one tries again
+                    self._template = self._start()
 
 
 class _Lost(Exception):
@@ -95,17 +99,12 @@ class _Template:
         self.useful = self.ended = False
         self._socket, standard_input = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)  # noqa: FBT003 - it takes nothing else
-        with standard_input:
-            # Not asyncio's own subprocess: uvloop leaks descriptors into its children.
-            self._process = subprocess.Popen(
-                [sys.executable, "-E", "-s", "-m", module],
-                stdin=standard_input.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=_ENVIRONMENT,
-                cwd=Path(scanner.__file__).parents[1],
-                start_new_session=True,
-            )
+        try:
+            with standard_input:
+                self._process = _run(module, standard_input)
+        except OSError:
+            self._socket.close()
+            raise
         loop = asyncio.get_running_loop()
         self._start_by = loop.time() + _START_TIMEOUT  # whoever comes then has not to wait
         loop.add_reader(self._socket.fileno(), self._hear)
@@ -170,6 +169,19 @@ class _Template:
                 self._publish(ProcessChanged(NAME, state, f"{text.decode()}, {how} seccomp"))
             case _:
                 raise Malformed
+
+
+def _run(module: str, standard_input: socket.socket) -> subprocess.Popen[bytes]:
+    # Not asyncio's own subprocess: uvloop leaks descriptors into its children.
+    return subprocess.Popen(
+        [sys.executable, "-E", "-s", "-m", module],
+        stdin=standard_input.fileno(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=_ENVIRONMENT,
+        cwd=Path(scanner.__file__).parents[1],
+        start_new_session=True,
+    )
 
 
 async def _unless_lost(awaited: Awaitable[object], deadline: float) -> None:

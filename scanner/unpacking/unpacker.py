@@ -15,7 +15,7 @@ from typing import Self
 from scanner.containers.readers import Reader
 from scanner.errors import Unavailable
 from scanner.events import ProcessChanged, Publish
-from scanner.media import STEP
+from scanner.media import free
 from scanner.unpacking.allowance import Allowance, Unreadable
 from scanner.unpacking.fork_server import NAME, TEMPLATE, ForkServer
 from scanner.unpacking.protocol import Done, Failed, Found, GoOn, Job, Malformed
@@ -122,7 +122,7 @@ class _Reading:
             self.allowance.spend(found.members, found.size)
             _require(found.size <= most)
         except (Unreadable, Malformed):
-            _discard(fd, found.size)
+            free(fd, found.size)
             raise
         self._left -= found.size
         return Member(found.text, fd, found.size)
@@ -146,11 +146,3 @@ def _reason(text: bytes) -> Reason:
 def _require(condition: bool) -> None:  # noqa: FBT001 - it is all that there is
     if not condition:
         raise Malformed
-
-
-def _discard(fd: int, size: int) -> None:
-    """Freeing much takes the kernel longer than the event loop may be held."""
-    if size > STEP:
-        _ = asyncio.get_running_loop().run_in_executor(None, os.close, fd)
-    else:
-        os.close(fd)

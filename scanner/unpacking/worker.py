@@ -79,18 +79,25 @@ class Worker:
             self._process = None
 
     def _register(self, datagram: bytes, descriptors: list[int]) -> None:
-        match decode(datagram), descriptors:
-            case Born(), [process]:
-                self._process = process
-            case _:
-                close_all(descriptors)
-                raise EOFError
+        try:
+            self._process = _born(datagram, descriptors)
+        except BaseException:
+            close_all(descriptors)
+            raise
 
     async def _received(self) -> tuple[bytes, list[int]]:
         while True:
             with suppress(BlockingIOError), _ended_if_broken():
                 return receive(self._connection)
             await readable(self._connection.fileno())
+
+
+def _born(datagram: bytes, descriptors: list[int]) -> int:
+    match decode(datagram), descriptors:
+        case Born(), [process]:
+            return process
+        case _:
+            raise EOFError
 
 
 def _checked(datagram: bytes, descriptors: list[int]) -> Content | Done | Failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from scanner.clamd.home import Home, marker
 from scanner.clamd.supervisor import EmbeddedClamd
 from scanner.errors import ConfigError
 from scanner.events import Event, ProcessChanged
+from scanner.readable import readable
 from tests.clamd.test_leash import group_is_empty
 from tests.real_clamd import EICAR, clamd_binary, received
 
@@ -245,6 +247,27 @@ async def test_pauses_between_starts_double(place: Path) -> None:
     assert 0.95 < ends[2] - ends[1] < 1.8
     assert heard.detail("ended") == "exit status 3"
     assert heard.detail("problem") == "no luck today"
+
+
+async def test_a_log_that_cannot_be_read_is_a_problem_and_it_is_started_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the kernel has nothing more to wait with (epoll_ctl(2), ENOSPC)."""
+    first = asyncio.Event()
+
+    async def once_refused(fd: int) -> None:
+        if not first.is_set():
+            first.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        await readable(fd)
+
+    monkeypatch.setattr("scanner.clamd.leash.readable", once_refused)
+    binary, heard = place / "clamd", Heard()
+    binary.write_text("#!/bin/sh\nexec sleep 60\n")
+    binary.chmod(0o700)
+    async with embedded(place, heard, binary=str(binary)):
+        await heard.wait_for("started", times=2)
+    assert heard.detail("problem") == f"cannot run {binary}: [Errno 28] No space left on device"
 
 
 @pytest.mark.real

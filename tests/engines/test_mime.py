@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import random
@@ -16,6 +17,7 @@ from scanner.engines.mime import Mime
 from scanner.errors import EngineError
 from scanner.media import BodyWriter, Sample
 from scanner.verdict import Outcome, Reason
+from tests.unpacking.scene import descriptors
 
 MakeSample = Callable[..., Sample]
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01" + bytes(64)
@@ -161,6 +163,20 @@ async def test_slow_libmagic_is_an_error_until_it_is_done(sample: MakeSample) ->
             with suppress(EngineError):
                 report = await mime.scan(picture)
         assert report.outcome is Outcome.FORBIDDEN
+
+
+async def test_scans_that_are_given_up_leave_nothing_open(sample: MakeSample) -> None:
+    """One that libmagic is at, and one that waits for it: each file is closed when the thread is done."""
+    lines, waiting, picture = sample(b"\n" * (7 << 20)), sample(b"text"), sample(PNG)
+    before = descriptors()
+    async with Mime() as mime:
+        given_up = [asyncio.create_task(mime.identify(each)) for each in (lines, waiting)]
+        await asyncio.sleep(0.02)
+        for scan in given_up:
+            scan.cancel()
+        assert await mime.identify(picture) == "image/png"
+        await asyncio.sleep(0.05)
+        assert descriptors() == before
 
 
 async def test_closing_leaves_no_thread(sample: MakeSample) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,32 @@ async def test_a_template_that_ends_is_replaced_at_once() -> None:
         await until(lambda: stage.ends == ["template_ended"] and stage.templates() not in ([], [first]))
         assert await stage.unpacked(CONTAINER) == WHOLE
         assert stage.ends == ["template_ended"]
+
+
+async def test_where_none_can_be_started_the_next_one_who_needs_it_tries_again() -> None:
+    """A template may well be the first to die where the machine has nothing left to start another with."""
+    async with scene() as stage:
+        assert await stage.unpacked(CONTAINER) == WHOLE
+        first = stage.template()
+        with no_descriptor_left():
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: stage.ends == ["template_ended"])
+        assert stage.templates() == []
+        assert await stage.unpacked(CONTAINER) == WHOLE
+        assert stage.ends == ["template_ended"]
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """For anything new."""
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.slow

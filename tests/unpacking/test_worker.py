@@ -111,6 +111,18 @@ async def test_after_closing_none_can_be_born(child: Child) -> None:
         child.says(Born())
 
 
+@pytest.mark.parametrize("said", [b"", b"nothing of the kind", bytes(4096)])
+async def test_what_is_no_message_is_no_birth_and_what_came_with_it_is_closed(
+    child: Child, said: bytes
+) -> None:
+    """The fixture counts."""
+    passed = file(5)
+    socket.send_fds(child.connection, [said], [passed])
+    os.close(passed)
+    with pytest.raises((Malformed, EOFError)):
+        await child.worker.born()
+
+
 async def test_an_end_instead_of_an_answer_is_an_end(child: Child) -> None:
     child.connection.close()
     with pytest.raises(EOFError):
