@@ -152,13 +152,16 @@ async def test_who_sends_all_of_it_before_he_reads_sees_the_products_refusal_too
     proxy: ReverseProxy, alice: User
 ) -> None:
     async with connected(proxy) as (reader, writer):
+        # It is in our buffer by then. A reset at the end, and a StreamReader does not hand it out any more.
+        answer = asyncio.create_task(reader.readuntil(b"}"))
         writer.write(head("POST", "/_matrix/media/v3/upload", alice, Content_Length=LIMIT + MIB))
         with contextlib.suppress(ConnectionError):  # TLS ends both directions at once
             for _ in range(LIMIT // MIB + 1):
                 writer.write(bytes(MIB))
                 await writer.drain()
-        assert b" 413 " in await reader.readline()
-        assert b'"M_TOO_LARGE"' in await reader.readuntil(b"}")
+        status, _, rest = (await answer).partition(b"\r\n")
+        assert b" 413 " in status
+        assert b'"M_TOO_LARGE"' in rest
 
 
 def test_an_upload_broken_off_after_its_refusal_spoils_no_other(proxy: ReverseProxy, alice: User) -> None:
