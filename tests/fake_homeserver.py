@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from math import inf
 from ssl import SSLContext
 from typing import Self
+
+from tests.connections import Connections
 
 FOREVER = inf
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -77,11 +78,11 @@ class FakeHomeserver:
         self.reads_bodies = True
         self.sent = 0
         self.abandoned = 0
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, backlog=1024, ssl=self._tls
+            self._connections.accept, "127.0.0.1", self.port, backlog=1024, ssl=self._tls
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
         self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
@@ -89,9 +90,7 @@ class FakeHomeserver:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._connections.close()
 
     @property
     def lines(self) -> list[str]:
@@ -112,18 +111,7 @@ class FakeHomeserver:
         await until(lambda: self.abandoned >= number)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            await self._answer_all(reader, writer, id(task))
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self._connections.discard(task)
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
+        await self._answer_all(reader, writer, id(asyncio.current_task()))
 
     async def _answer_all(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int

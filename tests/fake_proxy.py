@@ -6,6 +6,8 @@ import asyncio
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
+from tests.connections import Connections
+
 
 class FakeProxy:
     """`asked` has the first line of every request, `heads` all of each; `refuses` is an answer to all."""
@@ -14,30 +16,16 @@ class FakeProxy:
         self.asked: list[str] = []
         self.heads: list[bytes] = []
         self.refuses: bytes | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._answer)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            await self._answer(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            self._connections.discard(task)
-            writer.close()
+        await self._connections.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

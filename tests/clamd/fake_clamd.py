@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from scanner.clamd.protocol import ClamdAddress
+from tests.connections import Connections
 
 VERSION = b"ClamAV 1.4.6/27800/Wed Nov 18 09:31:00 2026"
 
@@ -51,11 +51,11 @@ class FakeClamd:
         self.version = version
         self.commands: list[str] = []
         self._path = directory / "fake.sock"
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._answer)
 
     async def __aenter__(self) -> Self:
-        unix = await asyncio.start_unix_server(self._serve, self._path)
-        tcp = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        unix = await asyncio.start_unix_server(self._connections.accept, self._path)
+        tcp = await asyncio.start_server(self._connections.accept, "127.0.0.1", 0)
         self._servers = unix, tcp
         self.unix = ClamdAddress(path=str(self._path))
         self.tcp = ClamdAddress(host="127.0.0.1", port=tcp.sockets[0].getsockname()[1])
@@ -64,20 +64,7 @@ class FakeClamd:
     async def __aexit__(self, *exception: object) -> None:
         for server in self._servers:
             server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            with suppress(asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
-                await self._answer(reader, writer)
-        finally:
-            writer.close()
-            self._connections.discard(task)
+        await self._connections.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         end = b"\0" if await reader.readexactly(1) == b"z" else b"\n"

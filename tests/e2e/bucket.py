@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 from scanner.crypto.envelope import public_key_of
 from scanner.quarantine.records import DetectionRecord
 from scanner.stores.s3 import S3, Bucket
+from tests.connections import Connections
 from tests.quarantine.test_outbox import PRIVATE, opened
 
 CREDENTIALS = {name: uuid.uuid4().hex for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
@@ -60,7 +61,7 @@ class Proxy:
         parts = urlsplit(upstream)
         self._upstream = parts.hostname or "", parts.port or 0
         self._fault: Fault | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
         self._server: asyncio.Server | None = None
         self.port = 0
         self.refuses: Callable[[bytes], bool] = lambda head: False
@@ -68,36 +69,28 @@ class Proxy:
     async def suffer(self, fault: Fault | None) -> None:
         """From now on, on connections that are open as well."""
         self._fault = fault
-        await self._disconnect()
+        await self._connections.close()
         if fault is Fault.STOPPED:
             await self._stop()
         elif self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        await self._disconnect()
         await self._stop()
+        await self._connections.close()
 
     async def _stop(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
 
-    async def _disconnect(self) -> None:
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        try:
             head = await reader.readuntil(b"\r\n\r\n")
             await self._answer(head, reader, writer)
-        self._connections.discard(task)
-        writer.transport.abort()
+        finally:
+            writer.transport.abort()
 
     async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._fault is Fault.STALLED:

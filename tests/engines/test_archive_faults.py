@@ -85,12 +85,16 @@ async def test_a_worker_that_dies_or_stops_takes_no_other_scan_with_it(
 ) -> None:
     async with judging_bytes(strict_clamd, tmp_path, settings=_SETTINGS) as judge:
         await judge(packed(0, b"so that the first processes are at work"))
-        scans = asyncio.create_task(outcomes(judge, archives(1)))
-        await signal_some_workers(signum)
-        found = dict(enumerate(await scans))
-    wrong = [outcome for number, outcome in found.items() if outcome is not right(number)]
-    assert set(wrong) == {Outcome.UNSCANNABLE}
-    assert len(wrong) <= _SIGNALS  # less where a worker had just said the last word
+        wrong: list[Outcome] = []
+        for run in itertools.count(1):  # none, where all of them had just said the last word
+            scans = asyncio.create_task(outcomes(judge, archives(run)))
+            await signal_some_workers(signum)
+            found = enumerate(await scans)
+            wrong = [outcome for number, outcome in found if outcome is not right(number)]
+            assert set(wrong) <= {Outcome.UNSCANNABLE}
+            assert len(wrong) <= _SIGNALS
+            if wrong:
+                break
 
 
 @pytest.mark.real
