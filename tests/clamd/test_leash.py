@@ -147,7 +147,9 @@ def test_child_gets_nothing_of_ours() -> None:
     child = start("sh", "-c", "exec sleep 60")
     try:
         wait_until_running(child.pid, "sleep")
-        assert descriptors(child.pid) == {"0", "1", "2"}
+        wait_until(
+            lambda: descriptors(child.pid) == {"0", "1", "2"}
+        )  # it opens its libraries, and closes them
         assert resource.prlimit(child.pid, resource.RLIMIT_CORE) == (0, 0)
         assert os.getsid(child.pid) == os.getpgid(child.pid) == child.pid
     finally:
@@ -160,8 +162,12 @@ def descriptors(pid: int) -> set[str]:
 
 
 def wait_until_running(pid: int, name: str) -> None:
+    wait_until(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == name)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
-    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
